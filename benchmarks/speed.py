@@ -1,0 +1,229 @@
+#!/usr/bin/env python3
+"""Train steps of one model here and in PyTorch, side by side on the same cores: see README.md."""
+
+import argparse
+import json
+import os
+import platform
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median, quantiles
+
+import numpy as np
+import yaml
+
+import parity
+from token_file import read_tokens, write_tokens
+
+HERE = Path(__file__).resolve().parent
+OURS = "switchyard"
+SETTLE_SECONDS = 0.05  # idle threads of the other worker spin for some milliseconds before they sleep
+
+
+class Worker:
+    """A process that makes one train step for each line "step" and answers with its seconds."""
+
+    def __init__(self, name, command, env, log):
+        self.name, self.log = name, log
+        self.process = subprocess.Popen(command, env=env, text=True, bufsize=1, stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, stderr=open(log, "w"))
+
+    def step(self):
+        """Seconds of the step, and the share of the cores' time that went to others than this worker."""
+        time.sleep(SETTLE_SECONDS)
+        own, busy, start = cpu_seconds(self.process.pid), busy_seconds(), time.perf_counter()
+        try:
+            self.process.stdin.write("step\n")
+            answer = self.process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if not answer:
+            raise SystemExit(f"{self.name} stopped: {Path(self.log).read_text()[-2000:]}")
+        wall = time.perf_counter() - start
+        others = (busy_seconds() - busy) - (cpu_seconds(self.process.pid) - own)
+        return float(answer), max(0.0, others) / (wall * len(os.sched_getaffinity(0)))
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait(timeout=60)
+
+
+def cpu_seconds(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # user and system
+
+
+def busy_seconds():
+    """Time that the cores we may use did not idle, stolen time included."""
+    cores = os.sched_getaffinity(0)
+    total = 0
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *fields = line.split()
+        if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in cores:
+            user, nice, system, _, _, irq, softirq, steal = map(int, fields[:8])
+            total += user + nice + system + irq + softirq + steal
+    return total / os.sysconf("SC_CLK_TCK")
+
+
+def pytorch_worker(config_path, compiled, grouped):
+    import torch
+
+    import pytorch_model
+
+    torch.manual_seed(0)
+    config = pytorch_model.load_config(config_path)
+    torch.set_num_threads(config.run.threads)
+    model = pytorch_model.Transformer(config, grouped)
+    optimizer = pytorch_model.adamw(model, config.optim)
+    forward = torch.compile(model) if compiled else model
+    tokens = read_tokens(config.data.train[0]["path"])
+    batch, seq = config.train.global_batch, config.train.seq_len
+    draw = np.random.default_rng(config.run.seed)
+
+    def step():
+        starts = draw.integers(len(tokens) - seq, size=batch)
+        window = torch.from_numpy(np.stack([tokens[s:s + seq + 1] for s in starts]).astype(np.int64))
+        losses, _ = pytorch_model.train_step(forward, optimizer, window[:, :-1], window[:, 1:], config.optim.clip,
+                                             config.run.precision)
+        return losses.cross_entropy.item()
+
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        step()
+        print(time.perf_counter() - start, flush=True)
+
+
+def measure(workers, warmup, rounds):
+    """Per worker, (seconds, others' share) of each round; the order rotates so that none always comes first."""
+    for worker in workers:
+        for _ in range(warmup):
+            worker.step()
+        print(f"{worker.name} is warm", file=sys.stderr)
+    steps = {worker.name: [] for worker in workers}
+    for i in range(rounds):
+        for j in range(len(workers)):
+            worker = workers[(i + j) % len(workers)]
+            steps[worker.name].append(worker.step())
+        print(f"round {i + 1}/{rounds}: " + ", ".join(f"{name} {s[-1][0] * 1e3:.0f} ms" for name, s in steps.items()),
+              file=sys.stderr)
+    return steps
+
+
+def quiet_rounds(steps, most):
+    """The rounds in which nobody else took more than that share of the cores during any step."""
+    return [i for i, shares in enumerate(zip(*steps.values())) if all(share <= most for _, share in shares)]
+
+
+def bootstrap_interval(values, samples=10000):
+    """95 % interval of the median."""
+    draw = random.Random(0)
+    medians = sorted(median(draw.choices(values, k=len(values))) for _ in range(samples))
+    return medians[int(0.025 * samples)], medians[int(0.975 * samples) - 1]
+
+
+def summarise(seconds, tokens):
+    """seconds: per contestant, of the rounds that count."""
+    result = {"steps": {}, "ratios": {}}
+    for name, s in seconds.items():
+        result["steps"][name] = {"median_ms": median(s) * 1e3, "lower_quartile_ms": quantiles(s, n=4)[0] * 1e3,
+                                 "tokens_per_second": tokens / median(s)}
+    for name, s in seconds.items():
+        if name != OURS and OURS in seconds:
+            ratios = [theirs / ours for theirs, ours in zip(s, seconds[OURS])]
+            low, high = bootstrap_interval(ratios)
+            result["ratios"][name] = {"median": median(ratios), "low": low, "high": high}
+    return result
+
+
+def machine():
+    info = dict(line.split(":", 1) for line in subprocess.check_output(["lscpu"], text=True).splitlines() if ":" in line)
+    flags = info.get("Flags", "").split()
+    return {"cpu": info["Model name"].strip(), "cores": sorted(os.sched_getaffinity(0)),
+            "bf16": [f for f in ("avx512_bf16", "amx_bf16") if f in flags], "kernel": platform.release(),
+            "system": platform.freedesktop_os_release()["PRETTY_NAME"]}
+
+
+def versions(switchyard):
+    import torch
+
+    found = {"torch": torch.__version__, "python": platform.python_version(),
+             "torch_onednn": next(line.split(" v")[1].split()[0] for line in torch.__config__.show().splitlines()
+                                  if "MKL-DNN" in line)}
+    if switchyard:
+        found[OURS] = subprocess.check_output([switchyard, "--version"], text=True).strip()
+    return found
+
+
+def report(result):
+    print(f"\n{result['machine']['cpu']}, cores {result['machine']['cores']}, {result['versions']}")
+    print(f"{result['rounds']} rounds, {result['dropped']} dropped because others used the cores\n")
+    print(f"{'':20} {'median ms':>10} {'quartile ms':>12} {'tokens/s':>10}")
+    for name, s in result["steps"].items():
+        print(f"{name:20} {s['median_ms']:10.1f} {s['lower_quartile_ms']:12.1f} {s['tokens_per_second']:10.0f}")
+    for name, r in result["ratios"].items():
+        print(f"{name} / {OURS}: {r['median']:.2f} (95 % interval {r['low']:.2f} to {r['high']:.2f})")
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--switchyard", metavar="PROGRAM", help="our program; without it only PyTorch is timed")
+    parser.add_argument("--config", default=HERE / "c1.yaml", type=Path)
+    parser.add_argument("--contestants", default="eager,compile", help="of eager, grouped, compile (default: %(default)s)")
+    parser.add_argument("--cores", default="0,1", help="(default: %(default)s)")
+    parser.add_argument("--rounds", default=40, type=int)
+    parser.add_argument("--warmup", default=5, type=int, help="steps of each that are not counted")
+    parser.add_argument("--most-others", default=0.05, type=float,
+                        help="share of the cores that others may use in a round that counts (default: %(default)s)")
+    parser.add_argument("--no-parity", action="store_true", help="do not compare losses first")
+    parser.add_argument("--out", type=Path, help="write all figures as JSON")
+    parser.add_argument("--worker", choices=["eager", "grouped", "compile"], help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main():
+    args = parse_arguments()
+    if args.worker:
+        return pytorch_worker(args.config, args.worker == "compile", args.worker != "eager")
+
+    cores = {int(core) for core in args.cores.split(",")}
+    os.sched_setaffinity(0, cores)
+    if args.switchyard and not args.no_parity and not parity.check_model(args.switchyard, args.config):
+        raise SystemExit("the losses differ: times would compare different work")
+
+    with tempfile.TemporaryDirectory() as directory:
+        config = yaml.safe_load(args.config.read_text())
+        config["run"] |= {"dir": f"{directory}/run", "threads": len(cores)}
+        config["data"] = {"train": [{"path": f"{directory}/tokens"}]}
+        vocab, batch_tokens = config["model"]["vocab_size"], config["train"]["global_batch"] * config["train"]["seq_len"]
+        write_tokens(f"{directory}/tokens", np.random.default_rng(0).integers(vocab, size=1 << 20), vocab)
+        path = Path(directory, "config.yaml")
+        path.write_text(yaml.safe_dump(config))
+
+        env = os.environ | {"OMP_NUM_THREADS": str(len(cores))}
+        commands = {f"pytorch {kind}": [sys.executable, __file__, "--worker", kind, "--config", path]
+                    for kind in args.contestants.split(",")}
+        if args.switchyard:
+            commands[OURS] = [args.switchyard, "bench", "--worker", path]
+        workers = [Worker(name, command, env, f"{directory}/{name}.log") for name, command in commands.items()]
+        steps = measure(workers, args.warmup, args.rounds)
+        for worker in workers:
+            worker.close()
+
+    kept = quiet_rounds(steps, args.most_others)
+    if len(kept) < 2:
+        raise SystemExit(f"others used the cores in {args.rounds - len(kept)} of {args.rounds} rounds: nothing to report")
+    result = {"machine": machine(), "versions": versions(args.switchyard), "config": config, "rounds": len(kept),
+              "dropped": args.rounds - len(kept),
+              **summarise({name: [s[i][0] for i in kept] for name, s in steps.items()}, batch_tokens),
+              "raw_seconds_and_others_share": steps}
+    report(result)
+    if args.out:
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+#include <cstdio>
+#include <exception>
+#include <new>
+
+#include "app/commands.h"
+#include "tensor/error.h"
+#include "train/setup.h"
+
+int main(int argc, char** argv) {
+  using namespace switchyard;
+  CLI::App app("Switchyard pretrains Mixture-of-Experts language models.", "switchyard");
+  app.set_version_flag("--version", program_version());
+  app.require_subcommand(1);
+  app.footer(
+      "Several ranks:  launch/local.sh 2 train CONFIG   (or mpirun -n 2 switchyard train CONFIG)\n"
+      "Exit codes: 0 done, 2 usage or configuration, 3 data, 4 checkpoint, 5 not finite, 6 no memory,\n"
+      "            7 communication, 75 stopped by a signal after saving: run again to go on");
+
+  Action action;
+  add_train(app, action);
+  add_eval(app, action);
+  add_generate(app, action);
+  add_tokenize(app, action);
+  add_inspect(app, action);
+  add_verify(app, action);
+  add_bench(app, action);
+  add_config(app, action);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : static_cast<int>(Fault::usage);
+  }
+
+  try {
+    return action();
+  } catch (const Error& error) {
+    std::fprintf(stderr, "error: %s\n", error.what());
+    return static_cast<int>(error.fault());
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "error: no memory left\n");
+    return static_cast<int>(Fault::memory);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "error: %s\n", error.what());
+    return static_cast<int>(Fault::internal);
+  }
+}

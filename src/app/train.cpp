@@ -1,0 +1,53 @@
+#include <map>
+#include <memory>
+
+#include "app/commands.h"
+#include "app/configuration.h"
+#include "app/ranks.h"
+#include "train/config_rules.h"
+#include "train/signals.h"
+#include "train/trainer.h"
+
+namespace switchyard {
+namespace {
+
+constexpr int kStoppedBySignal = 75;  // EX_TEMPFAIL: run again to go on
+
+struct Options {
+  std::string config;
+  std::vector<std::string> overrides;
+  std::string progress = "lines";
+  bool init_only = false;
+};
+
+int train(const Options& options, ProcessGroup& world) {
+  const std::map<std::string, ProgressStyle> styles{
+      {"lines", ProgressStyle::lines}, {"live", ProgressStyle::live}, {"none", ProgressStyle::none}};
+  const Config config = load_config(options.config, options.overrides, world);
+  check_training(config);
+  check_layout(config, world.size());
+  listen_for_signals();
+  Trainer trainer(resolved(config, world.size()), world, styles.at(options.progress));
+  if (options.init_only) {
+    trainer.save();
+    return 0;
+  }
+  return trainer.run() == Outcome::finished ? 0 : kStoppedBySignal;
+}
+
+}  // namespace
+
+void add_train(CLI::App& app, Action& action) {
+  CLI::App* command = app.add_subcommand("train", "train a configuration, from its newest checkpoint if there is one");
+  const auto options = std::make_shared<Options>();
+  command->add_option("config", options->config, "YAML file")->required();
+  command->add_option("overrides", options->overrides, "section.key=value");
+  command->add_option("--progress", options->progress, "lines, live (one line, rewritten) or none")
+      ->check(CLI::IsMember({"lines", "live", "none"}));
+  command->add_flag("--init-only", options->init_only, "save the initial weights as step 0 and stop");
+  command->callback([options, &action] {
+    action = [options] { return on_ranks([&](ProcessGroup& world) { return train(*options, world); }); };
+  });
+}
+
+}  // namespace switchyard

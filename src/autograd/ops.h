@@ -1,0 +1,64 @@
+#pragma once
+
+#include "autograd/variable.h"
+#include "tensor/kernels.h"
+
+namespace switchyard {
+
+// Every differentiable op. Each is defined, forward and backward together, in the file named beside it. Rows x are f32
+// or bf16; parameters are f32 and their gradients f32; a bf16 product reads the parameter's compute copy.
+// Letters as in tensor/kernels.h.
+
+// linear.cpp: y = x w^T, x (R, I), w (O, I) -> (R, O) of x's type, or f32
+Variable linear(const Variable& x, const Variable& w);
+Variable linear_f32(const Variable& x, const Variable& w);  // x f32 or bf16, the product in f32 (the router)
+// grouped.cpp: rows [offsets[e], offsets[e + 1]) with expert e, x (R, I), w (E, O, I), offsets i32 (E + 1) -> (R, O)
+Variable grouped_linear(const Variable& x, const Variable& w, Tensor offsets);
+
+// add.cpp: a + b, of one shape and type
+Variable add(const Variable& a, const Variable& b);
+// times.cpp: x * factor
+Variable times(const Variable& x, float factor);
+// rms_norm.cpp: x (R, D), w (D)
+Variable rms_norm(const Variable& x, const Variable& w, float eps);
+// rope.cpp: queries and keys of fused rows (T, shape.width()) normed by head and rotated. wq, wk (head_dim), or both
+// empty Variables for no norm
+Variable qk_norm_rope(const Variable& qkv, const Variable& wq, const Variable& wk, float eps, AttentionShape shape,
+                      Rope rope);
+// attention.cpp: causal attention of fused rows (T, shape.width()) -> (T, n_heads * head_dim)
+Variable attention(const Variable& qkv, AttentionShape shape);
+// activation.cpp: (R, 2F) -> (R, F) where gated, else the same shape
+Variable activate(const Variable& x, Activation kind);
+
+// embedding.cpp: rows of table_VD (f32) by token id, as `dtype`; ids i32 (T)
+Variable embedding(const Variable& table_VD, Tensor ids_T, DType dtype);
+// head.cpp: sum over rows of -log softmax(x w^T)[target] * scale, one f32 number; target -1 counts nothing. Works in
+// chunks of rows, never holding the logits of all; the gradients are made with the loss, as nothing else needs them.
+struct HeadLoss {
+  Variable loss_1;
+  Tensor token_loss_T;  // f32, unscaled; 0 where the target is -1
+};
+HeadLoss head_loss(const Variable& x_TD, const Variable& w_VD, Tensor target_T, float scale);
+
+// rows.cpp: y[n] = x[token[n]] (zeros for -1), whose transpose sums the slots of each token; slot (T, K), token (N)
+Variable dispatch_rows(const Variable& x_TD, Tensor token_N, Tensor slot_TK);
+// y[t] = sum_k weight[t, k] x[slot[t, k]]; each row of x has exactly one slot
+Variable combine_rows(const Variable& x_ND, const Variable& weight_TK, Tensor slot_TK);
+// y[i] = x[index[i]] for a permutation and its inverse
+Variable permute_rows(const Variable& x, Tensor index, Tensor inverse);
+
+// router.cpp, all f32
+struct Softmax {
+  Variable p_TE;
+  Tensor lse_T;
+};
+Softmax softmax(const Variable& logits_TE);
+struct TopK {
+  Variable weight_TK;
+  Tensor expert_TK;  // i32
+};
+TopK top_k(const Variable& p_TE, std::int64_t k, Renormalise renormalise);
+Variable balance_loss(const Variable& p_TE, Tensor f_GE, float scale);
+Variable z_loss(const Variable& logits_TE, const Softmax& softmax, float scale);
+
+}  // namespace switchyard

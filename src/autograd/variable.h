@@ -1,0 +1,88 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "tensor/tensor.h"
+#include "tensor/weight.h"
+
+namespace switchyard {
+
+// One gradient per input, in the order of the inputs; an empty Tensor means "none".
+using Grads = std::vector<Tensor>;
+using Backward = std::function<Grads(const Tensor& dy)>;
+
+// A tensor in the graph: its value, its gradient, and how to send the gradient on.
+// Copying a Variable copies a handle.
+class Variable {
+ public:
+  Variable() = default;
+  explicit Variable(Tensor value, bool requires_grad = false);
+
+  explicit operator bool() const { return node_ != nullptr; }
+  const Tensor& value() const;
+  Tensor& value();
+  const Tensor& grad() const;  // empty until backward reached it
+  Tensor& grad();
+  bool requires_grad() const;
+  const Shape& shape() const { return value().shape(); }
+  DType dtype() const { return value().dtype(); }
+  Device device() const { return value().device(); }
+
+  void zero_grad();
+  // grad() += grad. The first one is shared, not copied; a shared one is copied before it is added to.
+  void accumulate(Tensor grad);
+
+  // Called when backward() has added the last contribution to this leaf's gradient. One hook a leaf. A leaf that a
+  // recomputed block and the graph outside it both use is announced once by each.
+  void on_grad(std::function<void(Variable&)> hook);
+
+  // The compute copy that products with rows of `dtype` read: made on the first call, and again only by
+  // refresh_weight().
+  const Weight& weight(DType dtype) const;
+  // The compute copy, where one was made; the optimizer rewrites it in its own pass.
+  Weight* compute_copy() const;
+  // Call after changing value() of a leaf by hand.
+  void refresh_weight();
+
+  // Sends dy from here to every leaf, then lets go of what the graph saved: one pass a graph.
+  void backward(const Tensor& dy);
+
+ private:
+  struct Node;
+  friend Variable record(const char*, Tensor, std::vector<Variable>, Backward);
+  std::shared_ptr<Node> node_;
+};
+
+// Makes the result of an op. What `backward` captures is exactly what the op keeps alive.
+Variable record(const char* op, Tensor value, std::vector<Variable> inputs, Backward backward);
+
+// While one of these lives, ops on this thread record nothing.
+class NoGrad {
+ public:
+  NoGrad();
+  ~NoGrad();
+  NoGrad(const NoGrad&) = delete;
+  NoGrad& operator=(const NoGrad&) = delete;
+
+ private:
+  bool before_;
+};
+
+// The opposite, for recomputation inside backward.
+class Recording {
+ public:
+  Recording();
+  ~Recording();
+  Recording(const Recording&) = delete;
+  Recording& operator=(const Recording&) = delete;
+
+ private:
+  bool before_;
+};
+
+// True when ops on this thread record; an op may skip work that only backward needs.
+bool is_recording();
+
+}  // namespace switchyard

@@ -1,0 +1,23 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "dist/process_group.h"
+
+namespace switchyard {
+
+// The elements [begin, end) of n that one of `size` ranks reduces for all of them.
+struct Share {
+  std::int64_t begin, end;
+
+  std::int64_t count() const { return end - begin; }
+};
+constexpr Share share_of(std::int64_t n, int rank, int size) { return {n * rank / size, n * (rank + 1) / size}; }
+
+// out[i] = parts[0][i] op parts[1][i] op ..., from the left, for n elements of f32 or i32; rounded to f32 after each.
+// The order is what makes every kind of group give the same bits. `out` may be one of the parts.
+void reduce_in_order(std::byte* out, std::span<const std::byte* const> parts, std::int64_t n, DType dtype, Reduce op);
+
+}  // namespace switchyard

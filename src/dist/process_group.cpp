@@ -1,0 +1,100 @@
+#include "dist/process_group.h"
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+
+namespace switchyard {
+namespace {
+
+void check_host(const Tensor& x, const char* call) {
+  SY_CHECK(x, call, ": got an empty tensor");
+  SY_CHECK(x.device().type == DeviceType::cpu, call, ": groups carry tensors in host memory, got one on ", x.device());
+}
+
+std::int64_t total(std::span<const int> counts) {
+  return std::accumulate(counts.begin(), counts.end(), std::int64_t{});
+}
+
+void check_rows(const Tensor& x, std::span<const int> counts, const ProcessGroup& group, const char* what) {
+  SY_CHECK(std::ssize(counts) == group.size(), "all_to_all: ", what, " has ", counts.size(), " counts for ",
+           group.size(), " ranks");
+  SY_CHECK(std::ranges::all_of(counts, [](int n) { return n >= 0; }), "all_to_all: ", what, " has a negative count");
+  SY_CHECK(x.shape().rank() >= 1 && x.dim(0) == total(counts), "all_to_all: ", what, " counts ", total(counts),
+           " rows, its tensor is ", x.shape());
+}
+
+}  // namespace
+
+void ProcessGroup::all_reduce(Tensor& x, Reduce op) {
+  check_host(x, "all_reduce");
+  SY_CHECK(x.dtype() == DType::f32 || x.dtype() == DType::i32, "all_reduce: f32 or i32, got ", x.dtype());
+  do_all_reduce(x, op);
+}
+
+void ProcessGroup::broadcast(Tensor& x, int root) {
+  check_host(x, "broadcast");
+  SY_CHECK(0 <= root && root < size(), "broadcast: no rank ", root, " among ", size());
+  do_broadcast(x, root);
+}
+
+void ProcessGroup::all_gather(Tensor& out, const Tensor& in) {
+  check_host(out, "all_gather");
+  check_host(in, "all_gather");
+  SY_CHECK(out.dtype() == in.dtype(), "all_gather: out is ", out.dtype(), ", in is ", in.dtype());
+  SY_CHECK(out.numel() == size() * in.numel(), "all_gather: out is ", out.shape(), " for ", size(), " times ",
+           in.shape());
+  do_all_gather(out, in);
+}
+
+void ProcessGroup::all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in, std::span<const int> send) {
+  check_host(out, "all_to_all");
+  check_host(in, "all_to_all");
+  check_rows(out, recv, *this, "recv");
+  check_rows(in, send, *this, "send");
+  SY_CHECK(out.dtype() == in.dtype() && out.shape() == in.shape().with(0, out.dim(0)), "all_to_all: out is ",
+           out.dtype(), ' ', out.shape(), ", in is ", in.dtype(), ' ', in.shape());
+  do_all_to_all(out, recv, in, send);
+}
+
+std::unique_ptr<ProcessGroup> ProcessGroup::split(int colour) {
+  SY_CHECK(colour >= 0, "split: colours are 0 or more, got ", colour);
+  return do_split(colour);
+}
+
+std::vector<std::string> all_gather_text(ProcessGroup& group, const std::string& mine) {
+  const std::int64_t n = group.size(), my_length = std::ssize(mine);
+  const Tensor my_size = Tensor::of<std::int64_t>({&my_length, 1}, {1}, Device{});
+  Tensor sizes = Tensor::empty({n}, DType::i64, Device{}, Memory::communication);
+  group.all_gather(sizes, my_size);
+
+  // Every text in a field of the longest one's length.
+  const std::span lengths(sizes.data<std::int64_t>(), static_cast<std::size_t>(n));
+  const std::int64_t width = std::ranges::max(lengths);
+  std::string padded = mine;
+  padded.resize(static_cast<std::size_t>(width));
+  const Tensor field = Tensor::of<std::uint8_t>({reinterpret_cast<const std::uint8_t*>(padded.data()), padded.size()},
+                                                {width}, Device{});
+  Tensor fields = Tensor::empty({n, width}, DType::u8, Device{}, Memory::communication);
+  group.all_gather(fields, field);
+
+  std::vector<std::string> texts;
+  for (std::int64_t r = 0; r < n; ++r)
+    texts.emplace_back(reinterpret_cast<const char*>(fields.bytes()) + r * width,
+                       static_cast<std::size_t>(lengths[static_cast<std::size_t>(r)]));
+  return texts;
+}
+
+std::string broadcast_text(ProcessGroup& group, const std::string& mine, int root) {
+  std::int64_t length = std::ssize(mine);
+  Tensor size = Tensor::of<std::int64_t>({&length, 1}, {1}, Device{});
+  group.broadcast(size, root);
+  length = *size.data<std::int64_t>();
+
+  Tensor bytes = Tensor::empty({length}, DType::u8, Device{}, Memory::communication);
+  if (group.rank() == root) std::memcpy(bytes.bytes(), mine.data(), mine.size());
+  group.broadcast(bytes, root);
+  return {reinterpret_cast<const char*>(bytes.bytes()), static_cast<std::size_t>(length)};
+}
+
+}  // namespace switchyard

@@ -1,0 +1,65 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "tensor/tensor.h"
+
+namespace switchyard {
+
+enum class Reduce { sum, max };
+
+// Ranks that talk to each other. Every rank of the group makes the same calls in the same order, with tensors in host
+// memory. Sums are taken in rank order, so that every kind of group, with the same ranks, gives the same bits on every
+// rank. A group of one is an ordinary group. Wrong arguments are contract errors of the caller; what goes wrong between
+// ranks is Error (Fault::communication) and names the rank and the call.
+class ProcessGroup {
+ public:
+  virtual ~ProcessGroup() = default;
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+  virtual void barrier() = 0;
+
+  void all_reduce(Tensor& x, Reduce op);  // in place; f32 or i32, of one shape everywhere; a NaN is the largest
+  void broadcast(Tensor& x, int root);    // any type, of one shape everywhere
+  // out is `size` blocks of in's size, in rank order; any type
+  void all_gather(Tensor& out, const Tensor& in);
+  // in: my rows, send[i] of them for rank i, in rank order; out: recv[i] of them from rank i. Rows of any width and
+  // type.
+  void all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in, std::span<const int> send);
+
+  // The ranks that name the same colour (0 or more), in the order of their ranks here. Every rank takes part.
+  std::unique_ptr<ProcessGroup> split(int colour);
+
+  // Ends the whole job at once with this exit code; for errors that only this rank saw.
+  [[noreturn]] virtual void abort(int exit_code) = 0;
+
+ private:
+  // The same calls, with arguments that hold what is said above.
+  virtual void do_all_reduce(Tensor& x, Reduce op) = 0;
+  virtual void do_broadcast(Tensor& x, int root) = 0;
+  virtual void do_all_gather(Tensor& out, const Tensor& in) = 0;
+  virtual void do_all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in, std::span<const int> send) = 0;
+  virtual std::unique_ptr<ProcessGroup> do_split(int colour) = 0;
+};
+
+// Strings of any length from every rank, in rank order.
+std::vector<std::string> all_gather_text(ProcessGroup& group, const std::string& mine);
+// The root's string on every rank.
+std::string broadcast_text(ProcessGroup& group, const std::string& mine, int root);
+
+// A group of one, without a launcher.
+std::unique_ptr<ProcessGroup> make_self_group();
+
+// Runs `body` once per rank, each on its own thread; the first failure stops every rank at its next call and is
+// rethrown here. Ranks that wait for one that will never come are a failure too. No launcher, no sockets.
+void run_ranks(int size, const std::function<void(ProcessGroup& world)>& body);
+
+// The ranks that mpirun started (one, without it). Initialises MPI once and finalises it at exit, unless an exception
+// ended the world: then the process leaves without, and the launcher stops the other ranks.
+std::unique_ptr<ProcessGroup> make_mpi_world();
+
+}  // namespace switchyard

@@ -1,0 +1,23 @@
+#pragma once
+
+#include <string>
+
+#include "autograd/ops.h"
+#include "layers/parameter_maker.h"
+
+namespace switchyard {
+
+// Root-mean-square normalisation with a learnt gain (Zhang and Sennrich, 2019).
+class RmsNorm {
+ public:
+  RmsNorm(std::int64_t d_model, float eps, const std::string& name, ParameterMaker& make)
+      : gain_(make.ones(name + ".weight", {d_model})), eps_(eps) {}
+
+  Variable operator()(const Variable& x_TD) const { return rms_norm(x_TD, gain_, eps_); }
+
+ private:
+  Variable gain_;
+  float eps_;
+};
+
+}  // namespace switchyard

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <optional>
+#include <variant>
+
+#include "layers/attention.h"
+#include "layers/feed_forward.h"
+#include "layers/rms_norm.h"
+#include "model/config.h"
+#include "moe/moe.h"
+
+namespace switchyard {
+
+// What one pass through the model is for.
+struct Pass {
+  std::int64_t batch = 0, seq = 0;         // sequences of this rank, tokens of each
+  float share = 0;                         // 1 / target tokens of the global batch: every loss is a share of a mean
+  Capacity capacity = Capacity::enforced;  // unlimited in evaluation
+  Recompute recompute = Recompute::none;
+};
+
+struct BlockResult {
+  Variable x_TD;
+  Variable loss_1;                    // of the router; empty in a dense block
+  std::optional<RoutingStats> stats;  // likewise
+};
+
+// One pre-norm transformer block: x += attention(norm(x)); x += ffn(norm(x)), the ffn dense or a mixture of experts.
+class Block {
+ public:
+  enum class Kind { dense, moe };
+  Block(const ModelConfig& model, const MoeConfig& moe, Kind kind, const std::string& name, Mesh& mesh,
+        ParameterMaker& make);
+
+  BlockResult operator()(const Variable& x_TD, const Pass& pass) const;
+
+ private:
+  BlockResult forward(const Variable& x_TD, const Pass& pass) const;
+
+  RmsNorm attention_norm_;
+  Attention attention_;
+  RmsNorm ffn_norm_;
+  std::variant<FeedForward, Moe> ffn_;
+};
+
+}  // namespace switchyard

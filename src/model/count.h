@@ -1,0 +1,22 @@
+#pragma once
+
+#include "model/config.h"
+#include "moe/config.h"
+
+namespace switchyard {
+
+// Sizes of a model, worked out from its (resolved) configuration alone.
+struct ModelCount {
+  std::int64_t parameters = 0;         // all, tied matrices once
+  std::int64_t active = 0;             // that a token meets: k of the experts in each MoE block, the table only as head
+  std::int64_t expert_parameters = 0;  // in experts: those that expert parallelism spreads
+  double flops_per_token = 0;          // model FLOPs of forward and backward
+};
+
+// FLOPs a token, forward and backward, = 6 N + 6 L S A, with N the active weights of products (no norms; the embedding
+// table counts once, as the head), L blocks, S tokens of a sequence and A = n_heads head_dim: causal attention does
+// half of the S x S products, 2 of them forward (4 S A / 2) and twice that backward. Recomputation, padding and
+// capacity do not enter.
+ModelCount count_model(const ModelConfig& model, const MoeConfig& moe, std::int64_t seq_len);
+
+}  // namespace switchyard

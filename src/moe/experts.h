@@ -1,0 +1,25 @@
+#pragma once
+
+#include <string>
+
+#include "autograd/ops.h"
+#include "dist/process_group.h"
+#include "layers/parameter_maker.h"
+
+namespace switchyard {
+
+// The expert feed-forward networks of this rank, e = experts / group of them, applied to rows grouped by expert.
+class Experts {
+ public:
+  Experts(std::int64_t experts, std::int64_t d_model, std::int64_t d_ff, Activation activation, const std::string& name,
+          Init in, Init out, const ProcessGroup& group, ParameterMaker& make);
+
+  // rows (R, d_model), offsets i32 (e + 1) -> (R, d_model)
+  Variable operator()(const Variable& rows_RD, const Tensor& offsets_e1) const;
+
+ private:
+  Activation activation_;
+  Variable up_, down_;
+};
+
+}  // namespace switchyard

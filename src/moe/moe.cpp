@@ -1,0 +1,18 @@
+#include "moe/moe.h"
+
+namespace switchyard {
+
+Moe::Moe(const MoeConfig& config, std::int64_t d_model, Activation activation, const std::string& name, Init in,
+         Init out, Mesh& mesh, ParameterMaker& make)
+    : router_(config, d_model, name, *mesh.data, make),
+      dispatcher_(make_dispatcher(config.experts, *mesh.expert)),
+      experts_(config.experts, d_model, config.d_ff, activation, name, in, out, *mesh.expert, make) {}
+
+MoeResult Moe::operator()(const Variable& x_TD, Capacity capacity, float share) const {
+  const Routing routing = router_(x_TD, capacity, share);
+  const Dispatched rows = dispatcher_->dispatch(x_TD, routing);
+  const Variable y_RD = experts_(rows.rows_RD, rows.offsets_e1);
+  return {dispatcher_->combine(y_RD, rows, routing), routing.loss_1, routing.stats};
+}
+
+}  // namespace switchyard

@@ -1,0 +1,29 @@
+#pragma once
+
+#include "autograd/variable.h"
+
+namespace switchyard {
+
+// Shape letters of this folder: T tokens of this rank, K experts a token, E experts, e experts of this rank,
+// N = T K choices, R rows received, G routing groups, D model width, F feed-forward width.
+
+// What the router saw, for metrics; sums over this rank's tokens.
+struct RoutingStats {
+  Tensor kept_E;     // i32: rows that each expert took
+  Tensor balance_1;  // f32: this rank's share of the balance loss, coefficient left out; 1 in all when uniform
+  Tensor z_1;        // f32: likewise of the z-loss
+  Tensor entropy_1;  // f32: of p, nats, summed over tokens
+  std::int64_t tokens = 0, choices = 0;
+};
+
+// Where each token goes and with what weight.
+struct Routing {
+  Variable weight_TK;  // f32
+  Tensor slot_TK;      // i32: the row of each choice among all rows, grouped by expert; -1 where dropped
+  Tensor token_N;      // i32: the token of each row; the tail beyond the kept rows is -1
+  Tensor count_E;      // i32: rows of each expert
+  Variable loss_1;     // f32: balance and z-loss with their coefficients
+  RoutingStats stats;
+};
+
+}  // namespace switchyard

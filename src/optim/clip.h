@@ -1,0 +1,20 @@
+#pragma once
+
+#include "autograd/parameter.h"
+#include "dist/mesh.h"
+
+namespace switchyard {
+
+// The Euclidean norm of all gradients of the model, and what to multiply them by so that it is at most `clip`.
+struct GradientNorm {
+  double norm = 0;      // not finite where a gradient is not; the factor then means nothing
+  Tensor grad_scale_1;  // f32, on the parameters' device: min(1, clip / (norm + 1e-6)), or 1 for a clip of 0
+};
+
+// Counts each element of each parameter once, whoever holds it: dense parameters are the same on every rank, and the
+// experts' squares are summed over the ranks that the experts are spread over (never over their copies). Call it after
+// the gradients were summed over replicas, on every rank: one number travels. All ranks get the same bits.
+// A parameter without a gradient counts as zeros.
+GradientNorm gradient_norm(const Parameters& parameters, Mesh& mesh, double clip);
+
+}  // namespace switchyard

@@ -1,0 +1,77 @@
+#pragma once
+
+#include "tensor/kernels.h"
+
+// The CPU kernels, one group of the table per file. Contracts stand in tensor/kernels.h.
+namespace switchyard::cpu {
+
+// memory.cpp
+std::byte* system_allocate(Device, std::size_t bytes);
+void system_release(Device, std::byte*, std::size_t bytes);
+void zero(Tensor& x);
+void copy(Tensor& y, const Tensor& x);
+void add(Tensor& y, const Tensor& x);
+void scale(Tensor& x, const Tensor& factor_1);
+
+// matmul.cpp
+void matmul(Tensor& c, const Tensor& a, const Tensor& b, Trans ta, Trans tb, Into into);
+
+// weight.cpp
+PackedSize packed_size(Shape weight, DType dtype);
+void pack(Weight& w, const Tensor& master);
+void weight_matmul(Tensor& y, const Tensor& x, const Weight& w, Trans tw);
+
+// grouped.cpp
+void grouped_matmul(Tensor& y, const Tensor& x, const Weight& w_EOI, const Tensor& offsets_e1, Trans tw);
+void grouped_matmul_dw(Tensor& dw_EOI, const Tensor& dy_RO, const Tensor& x_RI, const Tensor& offsets_e1, Into into);
+
+// rms_norm.cpp
+void rms_norm(Tensor& y_RD, Tensor& rstd_R, const Tensor& x_RD, const Tensor& w_D, float eps);
+void rms_norm_backward(Tensor& dx_RD, Tensor& dw_D, const Tensor& dy_RD, const Tensor& x_RD, const Tensor& w_D,
+                       const Tensor& rstd_R);
+
+// rope.cpp
+void qk_norm_rope(Tensor& y, Tensor& rstd, const Tensor& x, const Tensor& wq, const Tensor& wk, float eps,
+                  AttentionShape shape, Rope rope);
+void qk_norm_rope_backward(Tensor& dx, Tensor& dwq, Tensor& dwk, const Tensor& dy, const Tensor& x, const Tensor& wq,
+                           const Tensor& wk, const Tensor& rstd, AttentionShape shape, Rope rope);
+
+// attention.cpp
+void attention(Tensor& y, Tensor& lse_BHT, const Tensor& qkv, AttentionShape shape);
+void attention_backward(Tensor& dqkv, const Tensor& dy, const Tensor& qkv, const Tensor& y, const Tensor& lse_BHT,
+                        AttentionShape shape);
+
+// activation.cpp
+void activation(Tensor& y, const Tensor& x, Activation kind);
+void activation_backward(Tensor& dx, const Tensor& dy, const Tensor& x, Activation kind);
+
+// rows.cpp
+void gather_rows(Tensor& y_ND, const Tensor& x_RD, const Tensor& index_N);
+void scatter_add_rows(Tensor& y_RD, const Tensor& x_ND, const Tensor& index_N);
+void combine_rows(Tensor& y_TD, const Tensor& x_ND, const Tensor& slot_TK, const Tensor& weight_TK);
+void combine_rows_backward(Tensor& dx_ND, Tensor& dweight_TK, const Tensor& dy_TD, const Tensor& x_ND,
+                           const Tensor& slot_TK, const Tensor& weight_TK);
+
+// router.cpp
+void softmax(Tensor& p_TE, Tensor& lse_T, const Tensor& logits_TE);
+void softmax_backward(Tensor& dlogits_TE, const Tensor& dp_TE, const Tensor& p_TE);
+void top_k(Tensor& weight_TK, Tensor& expert_TK, const Tensor& p_TE, Renormalise);
+void top_k_backward(Tensor& dp_TE, const Tensor& dweight_TK, const Tensor& weight_TK, const Tensor& expert_TK,
+                    const Tensor& p_TE, Renormalise);
+void count_choices(Tensor& chosen_GKE, const Tensor& expert_TK, Placement);
+void place(Tensor& slot_TK, Tensor& token_N, Tensor& count_E, const Tensor& expert_TK, Placement);
+void balance_loss(Tensor& loss_1, const Tensor& p_TE, const Tensor& f_GE, float scale);
+void balance_loss_backward(Tensor& dp_TE, const Tensor& dloss_1, const Tensor& f_GE, float scale);
+void z_loss(Tensor& loss_1, const Tensor& lse_T, float scale);
+void z_loss_backward(Tensor& dlogits_TE, const Tensor& dloss_1, const Tensor& lse_T, const Tensor& p_TE, float scale);
+void entropy(Tensor& sum_1, const Tensor& p_TE);
+
+// cross_entropy.cpp
+void cross_entropy(Tensor& loss_R, Tensor& dlogits_RV, const Tensor& logits_RV, const Tensor& target_R, float scale);
+void sum(Tensor& y_1, const Tensor& x, Into into);
+
+// optimizer.cpp
+void adamw(std::span<const AdamWTensors>, const AdamWStep&, const Tensor& grad_scale_1);
+void sum_squares(Tensor& y_1, std::span<const Tensor> xs);
+
+}  // namespace switchyard::cpu

@@ -1,0 +1,233 @@
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "tensor/cpu/block_sum.h"
+#include "tensor/cpu/kernels.h"
+#include "tensor/cpu/simd.h"
+
+namespace switchyard::cpu {
+namespace {
+
+constexpr std::int64_t kSumElements = 1 << 12;  // that one block of a sum takes, in whole rows
+
+std::int64_t rows_of_block(std::int64_t width) { return std::max<std::int64_t>(1, kSumElements / width); }
+
+// Tokens [begin, end) of routing group g; the last group may be short where the tokens of a call are one group.
+struct Group {
+  std::int64_t begin, end;
+};
+Group group_of(std::int64_t g, std::int64_t size, std::int64_t tokens) {
+  return {std::min(g * size, tokens), std::min((g + 1) * size, tokens)};
+}
+
+}  // namespace
+
+void softmax(Tensor& p_TE, Tensor& lse_T, const Tensor& logits_TE) {
+  const std::int64_t tokens = logits_TE.dim(0), experts = logits_TE.dim(1);
+  const float* logits = logits_TE.data<float>();
+  float *p = p_TE.data<float>(), *lse = lse_T.data<float>();
+#pragma omp parallel for schedule(static) if (tokens * experts > kParallelElements)
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    const float* x = logits + t * experts;
+    float* y = p + t * experts;
+    float max = x[0];
+#pragma omp simd reduction(max : max)
+    for (std::int64_t e = 0; e < experts; ++e) max = x[e] > max ? x[e] : max;
+#pragma omp simd
+    for (std::int64_t e = 0; e < experts; ++e) y[e] = exp_approx(x[e] - max);
+    const float sum = sum_over(experts, [y](std::int64_t e) { return y[e]; });
+#pragma omp simd
+    for (std::int64_t e = 0; e < experts; ++e) y[e] /= sum;
+    lse[t] = max + std::log(sum);
+  }
+}
+
+// dlogit_e = p_e (dp_e - sum_j p_j dp_j)
+void softmax_backward(Tensor& dlogits_TE, const Tensor& dp_TE, const Tensor& p_TE) {
+  const std::int64_t tokens = p_TE.dim(0), experts = p_TE.dim(1);
+  const float *probability = p_TE.data<float>(), *gradient = dp_TE.data<float>();
+  float* out = dlogits_TE.data<float>();
+#pragma omp parallel for schedule(static) if (tokens * experts > kParallelElements)
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    const float *p = probability + t * experts, *dp = gradient + t * experts;
+    float* dx = out + t * experts;
+    const float mean = sum_over(experts, [p, dp](std::int64_t e) { return p[e] * dp[e]; });
+#pragma omp simd
+    for (std::int64_t e = 0; e < experts; ++e) dx[e] = p[e] * (dp[e] - mean);
+  }
+}
+
+void top_k(Tensor& weight_TK, Tensor& expert_TK, const Tensor& p_TE, Renormalise renormalise) {
+  const std::int64_t tokens = p_TE.dim(0), experts = p_TE.dim(1), top_k = weight_TK.dim(1);
+  const float* probability = p_TE.data<float>();
+  float* weight = weight_TK.data<float>();
+  std::int32_t* expert = expert_TK.data<std::int32_t>();
+#pragma omp parallel for schedule(static) if (tokens * experts > kParallelElements)
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    const float* p = probability + t * experts;
+    float* w = weight + t * top_k;
+    std::int32_t* chosen = expert + t * top_k;
+    // Insertion keeps the best so far in order. Only a strictly larger value passes another, so that the lower index
+    // stays first, and K different experts come out even of NaN.
+    for (std::int64_t e = 0; e < experts; ++e) {
+      if (e >= top_k && !(p[e] > w[top_k - 1])) continue;
+      std::int64_t k = std::min(e, top_k - 1);
+      for (; k > 0 && p[e] > w[k - 1]; --k) {
+        w[k] = w[k - 1];
+        chosen[k] = chosen[k - 1];
+      }
+      w[k] = p[e];
+      chosen[k] = static_cast<std::int32_t>(e);
+    }
+    if (renormalise == Renormalise::yes) {
+      float sum = 0;
+      for (std::int64_t k = 0; k < top_k; ++k) sum += w[k];
+      for (std::int64_t k = 0; k < top_k; ++k) w[k] /= sum;
+    }
+  }
+}
+
+// With s the sum of the chosen p and w_k = p_k / s: dp_k = (dw_k - sum_j w_j dw_j) / s. Else dp_k = dw_k.
+void top_k_backward(Tensor& dp_TE, const Tensor& dweight_TK, const Tensor& weight_TK, const Tensor& expert_TK,
+                    const Tensor& p_TE, Renormalise renormalise) {
+  const std::int64_t tokens = p_TE.dim(0), experts = p_TE.dim(1), top_k = weight_TK.dim(1);
+  const float *probability = p_TE.data<float>(), *weight = weight_TK.data<float>();
+  const float* gradient = dweight_TK.data<float>();
+  const std::int32_t* expert = expert_TK.data<std::int32_t>();
+  float* out = dp_TE.data<float>();
+#pragma omp parallel for schedule(static) if (tokens * experts > kParallelElements)
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    const float *p = probability + t * experts, *w = weight + t * top_k, *dw = gradient + t * top_k;
+    const std::int32_t* chosen = expert + t * top_k;
+    float* dp = out + t * experts;
+    float sum = 0, mean = 0;
+    for (std::int64_t k = 0; k < top_k; ++k) {
+      sum += p[chosen[k]];
+      mean += w[k] * dw[k];
+    }
+    std::fill_n(dp, experts, 0.0f);
+    for (std::int64_t k = 0; k < top_k; ++k)
+      dp[chosen[k]] = renormalise == Renormalise::yes ? (dw[k] - mean) / sum : dw[k];
+  }
+}
+
+void count_choices(Tensor& chosen_GKE, const Tensor& expert_TK, Placement placement) {
+  const std::int64_t groups = chosen_GKE.dim(0), top_k = chosen_GKE.dim(1), experts = placement.experts;
+  const std::int32_t* expert = expert_TK.data<std::int32_t>();
+  std::int32_t* chosen = chosen_GKE.data<std::int32_t>();
+  std::fill_n(chosen, chosen_GKE.numel(), 0);
+  for (std::int64_t g = 0; g < groups; ++g) {
+    const auto [begin, end] = group_of(g, placement.group, expert_TK.dim(0));
+    for (std::int64_t t = begin; t < end; ++t)
+      for (std::int64_t k = 0; k < top_k; ++k) ++chosen[(g * top_k + k) * experts + expert[t * top_k + k]];
+  }
+}
+
+// A counting sort in three steps: each group admits what its capacity holds, the admitted rows of an expert follow one
+// another group by group, and each group hands out its share of them in token order.
+void place(Tensor& slot_TK, Tensor& token_N, Tensor& count_E, const Tensor& expert_TK, Placement placement) {
+  const std::int64_t tokens = expert_TK.dim(0), top_k = expert_TK.dim(1), experts = placement.experts;
+  const std::int64_t groups = tokens / std::max<std::int64_t>(placement.group, 1);
+  const std::int32_t* expert = expert_TK.data<std::int32_t>();
+  std::int32_t *slot = slot_TK.data<std::int32_t>(), *token = token_N.data<std::int32_t>();
+  std::int32_t* count = count_E.data<std::int32_t>();
+
+  std::vector<std::int32_t> next_GE(static_cast<std::size_t>(groups * experts));  // rows admitted, then the next row
+#pragma omp parallel for schedule(static) if (tokens * top_k > kParallelElements)
+  for (std::int64_t g = 0; g < groups; ++g) {
+    const auto [begin, end] = group_of(g, placement.group, tokens);
+    std::int32_t* admitted = next_GE.data() + g * experts;
+    for (std::int64_t k = 0; k < top_k; ++k)
+      for (std::int64_t t = begin; t < end; ++t) {
+        std::int32_t& rows = admitted[expert[t * top_k + k]];
+        const bool fits = placement.capacity == 0 || rows < placement.capacity;
+        slot[t * top_k + k] = fits ? 0 : -1;
+        rows += fits;
+      }
+  }
+
+  std::int32_t row = 0;
+  for (std::int64_t e = 0; e < experts; ++e) {
+    const std::int32_t first = row;
+    for (std::int64_t g = 0; g < groups; ++g)
+      row += std::exchange(next_GE[static_cast<std::size_t>(g * experts + e)], row);
+    count[e] = row - first;
+  }
+  std::fill(token + row, token + token_N.numel(), -1);
+
+#pragma omp parallel for schedule(static) if (tokens * top_k > kParallelElements)
+  for (std::int64_t g = 0; g < groups; ++g) {
+    const auto [begin, end] = group_of(g, placement.group, tokens);
+    for (std::int64_t choice = begin * top_k; choice < end * top_k; ++choice) {
+      if (slot[choice] < 0) continue;
+      slot[choice] = next_GE[static_cast<std::size_t>(g * experts + expert[choice])]++;
+      token[slot[choice]] = static_cast<std::int32_t>(choice / top_k);
+    }
+  }
+}
+
+void balance_loss(Tensor& loss_1, const Tensor& p_TE, const Tensor& f_GE, float scale) {
+  const std::int64_t tokens = p_TE.dim(0), experts = p_TE.dim(1), group = tokens / f_GE.dim(0);
+  const float *probability = p_TE.data<float>(), *load = f_GE.data<float>();
+  const double sum = block_sum(tokens, rows_of_block(experts), [=](std::int64_t begin, std::int64_t end) {
+    double sum = 0;
+    for (std::int64_t t = begin; t < end; ++t) {
+      const float *p = probability + t * experts, *f = load + t / group * experts;
+      sum += sum_over(experts, [p, f](std::int64_t e) { return f[e] * p[e]; });
+    }
+    return sum;
+  });
+  loss_1.data<float>()[0] = static_cast<float>(scale * sum);
+}
+
+void balance_loss_backward(Tensor& dp_TE, const Tensor& dloss_1, const Tensor& f_GE, float scale) {
+  const std::int64_t tokens = dp_TE.dim(0), experts = dp_TE.dim(1), group = tokens / f_GE.dim(0);
+  const float* load = f_GE.data<float>();
+  const float factor = scale * dloss_1.data<float>()[0];
+  float* out = dp_TE.data<float>();
+#pragma omp parallel for schedule(static) if (tokens * experts > kParallelElements)
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    const float* f = load + t / group * experts;
+    float* dp = out + t * experts;
+#pragma omp simd
+    for (std::int64_t e = 0; e < experts; ++e) dp[e] = factor * f[e];
+  }
+}
+
+void z_loss(Tensor& loss_1, const Tensor& lse_T, float scale) {
+  const float* lse = lse_T.data<float>();
+  const double sum = block_sum(lse_T.numel(), kSumElements, [lse](std::int64_t begin, std::int64_t end) {
+    return double_sum(begin, end, [lse](std::int64_t t) { return static_cast<double>(lse[t]) * lse[t]; });
+  });
+  loss_1.data<float>()[0] = static_cast<float>(scale * sum);
+}
+
+// d lse / d logit_e = p_e, hence dlogit_e = 2 scale lse p_e
+void z_loss_backward(Tensor& dlogits_TE, const Tensor& dloss_1, const Tensor& lse_T, const Tensor& p_TE, float scale) {
+  const std::int64_t tokens = p_TE.dim(0), experts = p_TE.dim(1);
+  const float *lse = lse_T.data<float>(), *probability = p_TE.data<float>();
+  const float factor = 2 * scale * dloss_1.data<float>()[0];
+  float* out = dlogits_TE.data<float>();
+#pragma omp parallel for schedule(static) if (tokens * experts > kParallelElements)
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    const float* p = probability + t * experts;
+    float* dx = out + t * experts;
+#pragma omp simd
+    for (std::int64_t e = 0; e < experts; ++e) dx[e] = factor * lse[t] * p[e];
+  }
+}
+
+void entropy(Tensor& sum_1, const Tensor& p_TE) {
+  const std::int64_t experts = p_TE.dim(1);
+  const float* probability = p_TE.data<float>();
+  const double sum = block_sum(p_TE.dim(0), rows_of_block(experts), [=](std::int64_t begin, std::int64_t end) {
+    double sum = 0;
+    for (std::int64_t i = begin * experts; i < end * experts; ++i)
+      if (const float p = probability[i]; p != 0) sum -= p * std::log(p);
+    return sum;
+  });
+  sum_1.data<float>()[0] = static_cast<float>(sum);
+}
+
+}  // namespace switchyard::cpu

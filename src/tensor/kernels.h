@@ -1,0 +1,148 @@
+#pragma once
+
+#include <span>
+
+#include "tensor/tensor.h"
+#include "tensor/weight.h"
+
+namespace switchyard {
+
+enum class Trans : bool { no, yes };
+enum class Into : bool { overwrite, accumulate };
+enum class Renormalise : bool { no, yes };
+
+// Feed-forward non-linearities. The gated ones take rows [gate, up] of width 2F and give F = f(gate) * up; the others
+// keep the width. GELU is the tanh form (GPT-2, T5 1.1).
+enum class Activation { swiglu, geglu, gelu, relu };
+constexpr bool is_gated(Activation a) { return a == Activation::swiglu || a == Activation::geglu; }
+
+// Bytes that a weight's compute copy takes in each form; 0 where the backend does not want that form.
+struct PackedSize {
+  bool plain = false;
+  std::int64_t forward = 0, backward = 0;
+};
+
+// Where queries, keys and values lie in one row of a fused projection: n_heads queries, then n_kv_heads keys, then
+// n_kv_heads values, each head_dim wide. Rows are tokens of `batch` sequences of `seq` tokens each.
+struct AttentionShape {
+  std::int64_t batch = 0, seq = 0, n_heads = 0, n_kv_heads = 0, head_dim = 0;
+
+  std::int64_t tokens() const { return batch * seq; }
+  std::int64_t width() const { return (n_heads + 2 * n_kv_heads) * head_dim; }
+};
+
+// Rotary embedding on all of head_dim, rotate-half pairing (i, i + head_dim / 2), angle = position *
+// theta^(-2i/head_dim) with position = index in the sequence (Su et al., RoFormer, section 3.4).
+struct Rope {
+  float theta = 10000;
+};
+
+// How T tokens with K choices each spread over E experts. A routing group is `group` consecutive tokens; in each, an
+// expert takes at most `capacity` rows: all first choices before any second, in token order. capacity 0 = dropless.
+struct Placement {
+  std::int64_t experts = 0, group = 0, capacity = 0;
+};
+
+// One parameter's share of an AdamW step, all f32 and of one shape. The compute copy may be empty.
+struct AdamWTensors {
+  Tensor param, m, v, grad;
+  Weight* weight = nullptr;
+  float weight_decay = 0;
+};
+struct AdamWStep {
+  float lr = 0, beta1 = 0.9f, beta2 = 0.95f, eps = 1e-8f;
+  float bias1 = 1, bias2 = 1;  // 1 - beta^t
+};
+
+// The backend contract: everything a device must be able to do, one line each. Outputs come first and are already
+// allocated; inputs are const; shapes were checked by the caller. Kernels allocate no tensors and check nothing.
+// A group of rows of the table is one file in cpu/ and one in cuda/.
+// "rows" x_RD are f32 or bf16, all of one call alike; parameters, statistics and losses are f32; indices are i32.
+// Shape letters: R rows, T tokens, D width, H heads, F feed-forward width, E experts, K choices, N routed rows, V
+// words. Every kernel gives the same bits on every call with the same inputs and number of threads.
+struct Kernels {
+  // memory.cpp
+  std::byte* (*system_allocate)(Device, std::size_t bytes);  // 64-byte aligned; null when there is none
+  void (*system_release)(Device, std::byte*, std::size_t bytes);
+  void (*zero)(Tensor& x);
+  void (*copy)(Tensor& y, const Tensor& x);          // converts f32 <-> bf16; between devices: one of them the host
+  void (*add)(Tensor& y, const Tensor& x);           // y += x; f32 or bf16 each, summed in f32
+  void (*scale)(Tensor& x, const Tensor& factor_1);  // x *= factor, an f32 scalar on the device
+
+  // matmul.cpp: c = op(a) op(b), or c += it; a and b alike, c of their type or f32
+  void (*matmul)(Tensor& c, const Tensor& a, const Tensor& b, Trans ta, Trans tb, Into into);
+  // weight.cpp: Trans::yes y_RO = x_RI w^T, Trans::no dx_RI = dy_RO w; y of x's type or f32
+  PackedSize (*packed_size)(Shape weight, DType dtype);
+  void (*pack)(Weight& w, const Tensor& master);
+  void (*weight_matmul)(Tensor& y, const Tensor& x, const Weight& w, Trans tw);
+  // grouped.cpp: rows [offsets[e], offsets[e + 1]) of x go with expert e; offsets_e1 is i32 (E + 1)
+  void (*grouped_matmul)(Tensor& y, const Tensor& x, const Weight& w_EOI, const Tensor& offsets_e1, Trans tw);
+  void (*grouped_matmul_dw)(Tensor& dw_EOI, const Tensor& dy_RO, const Tensor& x_RI, const Tensor& offsets_e1,
+                            Into into);
+
+  // rms_norm.cpp: y = x rstd w, rstd_R = 1 / sqrt(mean(x^2) + eps)
+  void (*rms_norm)(Tensor& y_RD, Tensor& rstd_R, const Tensor& x_RD, const Tensor& w_D, float eps);
+  void (*rms_norm_backward)(Tensor& dx_RD, Tensor& dw_D, const Tensor& dy_RD, const Tensor& x_RD, const Tensor& w_D,
+                            const Tensor& rstd_R);
+  // rope.cpp: queries and keys of fused rows normed by head (where w is not empty) and rotated, values copied.
+  // rstd is (T, n_heads + n_kv_heads). Without norms it is empty, and so is backward's x.
+  void (*qk_norm_rope)(Tensor& y, Tensor& rstd, const Tensor& x, const Tensor& wq, const Tensor& wk, float eps,
+                       AttentionShape shape, Rope rope);
+  void (*qk_norm_rope_backward)(Tensor& dx, Tensor& dwq, Tensor& dwk, const Tensor& dy, const Tensor& x,
+                                const Tensor& wq, const Tensor& wk, const Tensor& rstd, AttentionShape shape,
+                                Rope rope);
+  // attention.cpp: causal, scaled by 1/sqrt(head_dim), on fused rows; lse_BHT is the log-sum-exp of each query's scores
+  void (*attention)(Tensor& y, Tensor& lse_BHT, const Tensor& qkv, AttentionShape shape);
+  void (*attention_backward)(Tensor& dqkv, const Tensor& dy, const Tensor& qkv, const Tensor& y, const Tensor& lse_BHT,
+                             AttentionShape shape);
+  // activation.cpp
+  void (*activation)(Tensor& y, const Tensor& x, Activation kind);
+  void (*activation_backward)(Tensor& dx, const Tensor& dy, const Tensor& x, Activation kind);
+
+  // rows.cpp: index -1 means no row, which reads as zeros
+  void (*gather_rows)(Tensor& y_ND, const Tensor& x_RD, const Tensor& index_N);       // y may be of another float type
+  void (*scatter_add_rows)(Tensor& y_RD, const Tensor& x_ND, const Tensor& index_N);  // y f32, in the order of N
+  // y[t] = sum_k weight[t, k] x[slot[t, k]]; an empty weight counts as ones; summed in f32
+  void (*combine_rows)(Tensor& y_TD, const Tensor& x_ND, const Tensor& slot_TK, const Tensor& weight_TK);
+  // dx[slot[t, k]] = weight[t, k] dy[t], dweight[t, k] = x[slot[t, k]] . dy[t]; a row of dx has one slot at most, and is
+  // zero without one. dweight may be empty, and x is then not read.
+  void (*combine_rows_backward)(Tensor& dx_ND, Tensor& dweight_TK, const Tensor& dy_TD, const Tensor& x_ND,
+                                const Tensor& slot_TK, const Tensor& weight_TK);
+
+  // router.cpp, all f32
+  void (*softmax)(Tensor& p_TE, Tensor& lse_T, const Tensor& logits_TE);
+  void (*softmax_backward)(Tensor& dlogits_TE, const Tensor& dp_TE, const Tensor& p_TE);
+  // the K largest of each row, largest first, the lower index first among equals; renormalised: divided by their sum
+  void (*top_k)(Tensor& weight_TK, Tensor& expert_TK, const Tensor& p_TE, Renormalise);
+  void (*top_k_backward)(Tensor& dp_TE, const Tensor& dweight_TK, const Tensor& weight_TK, const Tensor& expert_TK,
+                         const Tensor& p_TE, Renormalise);
+  // chosen_GKE: how many tokens of each group took expert e as k-th choice, before capacity
+  void (*count_choices)(Tensor& chosen_GKE, const Tensor& expert_TK, Placement);
+  // Stable grouping by expert, in token order within an expert. slot_TK: the row of each choice, -1 where dropped;
+  // token_N (N = T K, the tail -1): the token of each row; count_E: rows of each expert.
+  void (*place)(Tensor& slot_TK, Tensor& token_N, Tensor& count_E, const Tensor& expert_TK, Placement);
+  // loss_1 = scale * sum_t sum_e f[t / group, e] p[t, e] and its gradient, times dloss_1
+  void (*balance_loss)(Tensor& loss_1, const Tensor& p_TE, const Tensor& f_GE, float scale);
+  void (*balance_loss_backward)(Tensor& dp_TE, const Tensor& dloss_1, const Tensor& f_GE, float scale);
+  // loss_1 = scale * sum_t lse[t]^2 and its gradient by the logits, times dloss_1
+  void (*z_loss)(Tensor& loss_1, const Tensor& lse_T, float scale);
+  void (*z_loss_backward)(Tensor& dlogits_TE, const Tensor& dloss_1, const Tensor& lse_T, const Tensor& p_TE,
+                          float scale);
+  void (*entropy)(Tensor& sum_1, const Tensor& p_TE);  // sum_t -sum_e p log p
+
+  // cross_entropy.cpp: loss_R = lse - logit[target], dlogits = scale (softmax - onehot); target -1 counts nothing.
+  // dlogits may be empty, or of the rows' type beside f32 logits.
+  void (*cross_entropy)(Tensor& loss_R, Tensor& dlogits_RV, const Tensor& logits_RV, const Tensor& target_R,
+                        float scale);
+  void (*sum)(Tensor& y_1, const Tensor& x, Into into);  // of all elements, f32 in, f32 out, summed in a fixed order
+
+  // optimizer.cpp
+  // p -= lr (m' / bias1 / (sqrt(v' / bias2) + eps) + decay p) with grad * grad_scale_1; writes the compute copy too
+  void (*adamw)(std::span<const AdamWTensors>, const AdamWStep&, const Tensor& grad_scale_1);
+  void (*sum_squares)(Tensor& y_1, std::span<const Tensor> xs);  // f32 in and out, summed in a fixed order
+};
+
+// The table of the device's backend. Asking for a GPU in a build without CUDA throws (Fault::usage).
+const Kernels& kernels(Device device);
+
+}  // namespace switchyard

@@ -1,0 +1,137 @@
+#include "tensor/profile.h"
+
+#include <algorithm>
+#include <chrono>
+
+namespace switchyard {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// What the running profile of a thread has seen; static functions in a table have nowhere else to put it.
+struct Account {
+  Profile* profile = nullptr;
+  const Kernels* backend = nullptr;
+  std::vector<KernelTime> rows;
+};
+thread_local Account account;
+
+template <auto Row>
+struct Name {};
+
+// FLOPs of a call; only rows that multiply have any.
+template <auto Row, class... Args>
+double flops(Name<Row>, const Args&...) {
+  return 0;
+}
+double flops(Name<&Kernels::matmul>, const Tensor& c, const Tensor& a, const Tensor&, Trans ta, Trans, Into) {
+  return 2.0 * static_cast<double>(c.numel()) * static_cast<double>(a.dim(ta == Trans::yes ? 0 : 1));
+}
+double flops(Name<&Kernels::weight_matmul>, const Tensor&, const Tensor& x, const Weight& w, Trans) {
+  return 2.0 * static_cast<double>(x.dim(0)) * static_cast<double>(w.shape.numel());
+}
+double flops(Name<&Kernels::grouped_matmul>, const Tensor&, const Tensor& x, const Weight& w, const Tensor&, Trans) {
+  return 2.0 * static_cast<double>(x.dim(0)) * static_cast<double>(w.shape[1] * w.shape[2]);
+}
+double flops(Name<&Kernels::grouped_matmul_dw>, const Tensor& dw, const Tensor&, const Tensor& x, const Tensor&, Into) {
+  return 2.0 * static_cast<double>(x.dim(0)) * static_cast<double>(dw.dim(1) * dw.dim(2));
+}
+double causal_products(int products, AttentionShape s) {
+  return static_cast<double>(products) * static_cast<double>(s.tokens() * (s.seq + 1) * s.n_heads * s.head_dim);
+}
+double flops(Name<&Kernels::attention>, const Tensor&, const Tensor&, const Tensor&, AttentionShape s) {
+  return causal_products(2, s);
+}
+double flops(Name<&Kernels::attention_backward>, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+             const Tensor&, AttentionShape s) {
+  return causal_products(5, s);
+}
+
+template <class Function, auto Row, std::size_t Index>
+struct Timed;
+template <class Result, class... Args, auto Row, std::size_t Index>
+struct Timed<Result (*)(Args...), Row, Index> {
+  static Result call(Args... args) {
+    struct Stop {
+      Clock::time_point begin = Clock::now();
+      ~Stop() { account.rows[Index].seconds += std::chrono::duration<double>(Clock::now() - begin).count(); }
+    };
+    KernelTime& row = account.rows[Index];
+    ++row.calls;
+    row.flops += flops(Name<Row>{}, args...);
+    const Stop stop;
+    return (account.backend->*Row)(args...);
+  }
+};
+
+template <auto Row, std::size_t Index, class Function>
+constexpr Function timed_row(Function Kernels::*) {
+  return &Timed<Function, Row, Index>::call;
+}
+
+}  // namespace
+
+#define SY_EACH_KERNEL(row)                                                                                         \
+  row(zero) row(copy) row(add) row(scale) row(matmul) row(pack) row(weight_matmul) row(grouped_matmul)              \
+      row(grouped_matmul_dw) row(rms_norm) row(rms_norm_backward) row(qk_norm_rope) row(qk_norm_rope_backward)      \
+          row(attention) row(attention_backward) row(activation) row(activation_backward) row(gather_rows)          \
+              row(scatter_add_rows) row(combine_rows) row(combine_rows_backward) row(softmax) row(softmax_backward) \
+                  row(top_k) row(top_k_backward) row(count_choices) row(place) row(balance_loss)                    \
+                      row(balance_loss_backward) row(z_loss) row(z_loss_backward) row(entropy) row(cross_entropy)   \
+                          row(sum) row(adamw) row(sum_squares)
+
+namespace {
+
+enum Index : std::size_t {
+#define SY_INDEX(row) index_##row,
+  SY_EACH_KERNEL(SY_INDEX)
+#undef SY_INDEX
+};
+
+constexpr const char* kNames[] = {
+#define SY_NAME(row) #row,
+    SY_EACH_KERNEL(SY_NAME)
+#undef SY_NAME
+};
+
+// A new row of the table must be listed here: all but the three that only handle memory are timed.
+static_assert((std::size(kNames) + 3) * sizeof(void*) == sizeof(Kernels));
+
+}  // namespace
+
+const Kernels& Profile::timed(const Kernels& backend) {
+  static constexpr Kernels kRows = [] {
+    Kernels table{};
+#define SY_TIMED(row) table.row = timed_row<&Kernels::row, index_##row>(&Kernels::row);
+    SY_EACH_KERNEL(SY_TIMED)
+#undef SY_TIMED
+    return table;
+  }();
+  static thread_local Kernels table;
+  if (account.backend != &backend) {
+    account.backend = &backend;
+    table = kRows;
+    table.system_allocate = backend.system_allocate;
+    table.system_release = backend.system_release;
+    table.packed_size = backend.packed_size;
+  }
+  return table;
+}
+
+Profile::Profile() : before_(account.profile) {
+  account = {.profile = this, .backend = nullptr, .rows = {}};
+  for (const char* name : kNames) account.rows.push_back({.name = name});
+}
+
+Profile::~Profile() { account.profile = before_; }
+
+std::vector<KernelTime> Profile::times() const {
+  std::vector<KernelTime> rows;
+  std::ranges::copy_if(account.rows, std::back_inserter(rows), [](const KernelTime& row) { return row.calls > 0; });
+  std::ranges::sort(rows, std::greater(), &KernelTime::seconds);
+  return rows;
+}
+
+Profile* current_profile() { return account.profile; }
+
+}  // namespace switchyard

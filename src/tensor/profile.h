@@ -1,0 +1,38 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "tensor/kernels.h"
+
+namespace switchyard {
+
+// What one row of the kernel table took.
+struct KernelTime {
+  const char* name;
+  std::int64_t calls = 0;
+  double seconds = 0;
+  double flops = 0;  // of products and attention; 0 for what only moves memory
+};
+
+// While one of these lives, the kernels that this thread asks for are timed, call by call, until they return.
+class Profile {
+ public:
+  Profile();
+  ~Profile();
+  Profile(const Profile&) = delete;
+  Profile& operator=(const Profile&) = delete;
+
+  // Rows that were called, the longest first.
+  std::vector<KernelTime> times() const;
+  // The timed twin of a backend's table.
+  const Kernels& timed(const Kernels& backend);
+
+ private:
+  Profile* before_;
+};
+
+// This thread's profile, or null.
+Profile* current_profile();
+
+}  // namespace switchyard

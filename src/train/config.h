@@ -1,0 +1,89 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "checkpoint/config.h"
+#include "data/config.h"
+#include "dist/grid.h"
+#include "model/config.h"
+#include "moe/config.h"
+#include "optim/config.h"
+
+namespace switchyard {
+
+enum class Precision { fp32, bf16 };
+enum class DeviceChoice { automatic, cpu, cuda };
+
+struct RunConfig {
+  std::string dir = "runs/default";
+  std::uint64_t seed = 1;
+  Precision precision = Precision::bf16;
+  DeviceChoice device = DeviceChoice::automatic;
+  std::int64_t threads = 0;
+
+  template <class V>
+  void describe(V& v) {
+    v.field("dir", dir, "where metrics, checkpoints and the resolved configuration go");
+    v.field("seed", seed, "of initial weights and sample order");
+    v.choice("precision", precision, "of activations and products; router, losses and statistics are always fp32",
+             {{"fp32", Precision::fp32}, {"bf16", Precision::bf16}});
+    v.choice("device", device, "auto takes a GPU a local rank where there is one, else the CPU",
+             {{"auto", DeviceChoice::automatic}, {"cpu", DeviceChoice::cpu}, {"cuda", DeviceChoice::cuda}});
+    v.field("threads", threads, "CPU threads a rank; 0 shares the machine's cores among its ranks").between(0, 4096);
+  }
+};
+
+struct TrainConfig {
+  std::int64_t steps = 1000;
+  std::int64_t seq_len = 256;
+  std::int64_t global_batch = 32;
+  std::int64_t micro_batch = 0;
+  Recompute recompute = Recompute::none;
+  std::int64_t log_every = 10;
+  std::int64_t eval_every = 250;
+  std::int64_t eval_batches = 0;
+
+  template <class V>
+  void describe(V& v) {
+    v.field("steps", steps, "optimizer steps of the run").between(1, 1'000'000'000);
+    v.field("seq_len", seq_len, "tokens of a sample").between(1, 1 << 24);
+    v.field("global_batch", global_batch, "samples of a step, over all ranks").between(1, 1 << 24);
+    v.field("micro_batch", micro_batch, "samples that a rank computes at once; 0 means its whole share of a step")
+        .between(0, 1 << 24);
+    v.choice("recompute", recompute, "activations to compute again in backward instead of keeping them",
+             {{"none", Recompute::none}, {"block", Recompute::block}});
+    v.field("log_every", log_every, "steps between lines of progress where there is no terminal")
+        .between(1, 1'000'000'000);
+    v.field("eval_every", eval_every, "steps between evaluations; 0 evaluates only at the end")
+        .between(0, 1'000'000'000);
+    v.field("eval_batches", eval_batches, "global batches of an evaluation; 0 means all of the validation data")
+        .between(0, 1'000'000'000);
+  }
+};
+
+// Everything a run is made of: one YAML file, one section a member.
+struct Config {
+  RunConfig run;
+  ModelConfig model;
+  MoeConfig moe;
+  DataConfig data;
+  TrainConfig train;
+  OptimConfig optim;
+  ParallelConfig parallel;
+  CheckpointConfig checkpoint;
+
+  template <class V>
+  void describe(V& v) {
+    v.section("run", run, "where and how the run happens");
+    v.section("model", model, "the transformer");
+    v.section("moe", moe, "experts and their router");
+    v.section("data", data, "token files");
+    v.section("train", train, "batches, steps and evaluation");
+    v.section("optim", optim, "AdamW and its learning rate");
+    v.section("parallel", parallel, "how ranks share the work");
+    v.section("checkpoint", checkpoint, "saving");
+  }
+};
+
+}  // namespace switchyard

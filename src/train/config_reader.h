@@ -1,0 +1,21 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "train/config.h"
+
+namespace switchyard {
+
+// The configuration in `yaml_text`, with defaults for what it leaves out and `overrides` ("section.key=value", the
+// value as in YAML: moe.layers=[1, 3]) on top, later ones winning. `file_name` is only for messages.
+//
+// Throws Error (Fault::usage) with one line for everything that is wrong, in the order of the file and then of the
+// overrides: unknown, repeated and missing keys, values of the wrong type or out of range, and what no run could have
+// (config_rules.h):
+//   configs/a.yaml:12:5: model.n_head: unknown key; did you mean n_heads?
+//   command line: moe.top_k=9: moe.top_k: 9 choices of 8 experts; nearest: 8
+Config read_config(const std::string& yaml_text, const std::string& file_name,
+                   const std::vector<std::string>& overrides = {});
+
+}  // namespace switchyard

@@ -1,0 +1,203 @@
+#include "train/config_rules.h"
+
+#include <algorithm>
+#include <set>
+
+#include "model/placement.h"
+#include "tensor/error.h"
+
+namespace switchyard {
+
+namespace {
+
+constexpr double most_parameters = 1e15;
+
+std::string one_or_other(std::int64_t low, std::int64_t high) {
+  return low == high ? text(low) : text(low, " or ", high);
+}
+
+// The divisors of n nearest to x from both sides.
+std::string nearest_divisors(std::int64_t n, std::int64_t x) {
+  std::int64_t low = std::min(x, n), high = std::min(x, n);
+  while (n % low != 0) --low;
+  while (n % high != 0) ++high;
+  return one_or_other(low, high);
+}
+
+// The multiples of n nearest to x from both sides, n itself at the least.
+std::string nearest_multiples(std::int64_t n, std::int64_t x) {
+  const std::int64_t low = std::max(n, x / n * n);
+  return one_or_other(low, x <= low ? low : low + n);
+}
+
+class Rules {
+ public:
+  template <class... Parts>
+  void require(bool holds, std::vector<std::string> keys, const Parts&... what) {
+    if (!holds) broken_.push_back({std::move(keys), text(what...)});
+  }
+  std::vector<Violation> broken() && { return std::move(broken_); }
+
+ private:
+  std::vector<Violation> broken_;
+};
+
+// As a double: the count of an absurd model does not fit an integer, and every later count may trust that it does.
+double parameters_about(const ModelConfig& raw_model, const MoeConfig& raw_moe) {
+  const ModelConfig model = resolved(raw_model);
+  const MoeConfig moe = resolved(raw_moe, model, 1);
+  const double d = static_cast<double>(model.d_model), layers = static_cast<double>(model.n_layers);
+  const double heads = static_cast<double>((model.n_heads + model.n_kv_heads) * model.head_dim);
+  const double experts = static_cast<double>(moe.experts) * (3 * static_cast<double>(moe.d_ff) + 1);
+  const double widths = 2 * heads + 3 * static_cast<double>(model.d_ff) + experts;
+  return d * (2 * static_cast<double>(model.vocab_size) + layers * widths);
+}
+
+void check_model(const Config& c, Rules& rules) {
+  const ModelConfig& m = c.model;
+  const std::int64_t even_widths = m.d_model % 2 == 0 ? m.d_model / 2 : m.d_model;  // its divisors leave heads even
+  rules.require(m.head_dim > 0 || m.d_model % m.n_heads == 0, {"model.n_heads", "model.d_model", "model.head_dim"},
+                m.n_heads, " heads do not divide model.d_model = ", m.d_model,
+                "; nearest: ", nearest_divisors(even_widths, m.n_heads), " heads, or set model.head_dim");
+  const std::int64_t head_dim = resolved(m).head_dim;
+  const bool is_derived = m.head_dim == 0;
+  if (!is_derived || m.d_model % m.n_heads == 0)
+    rules.require(head_dim % 2 == 0,
+                  is_derived ? std::vector<std::string>{"model.d_model", "model.n_heads", "model.head_dim"}
+                             : std::vector<std::string>{"model.head_dim"},
+                  "a head is ", head_dim, " wide", is_derived ? " (model.d_model / model.n_heads)" : "",
+                  "; rotary embedding turns pairs, so it must be even");
+  rules.require(m.n_kv_heads == 0 || m.n_heads % m.n_kv_heads == 0, {"model.n_kv_heads", "model.n_heads"}, m.n_kv_heads,
+                " key and value heads do not divide ", m.n_heads,
+                " query heads; nearest: ", m.n_kv_heads == 0 ? "" : nearest_divisors(m.n_heads, m.n_kv_heads));
+  const double parameters = parameters_about(m, c.moe);
+  rules.require(parameters <= most_parameters,
+                {"model.d_model", "model.n_layers", "model.d_ff", "model.vocab_size", "moe.experts", "moe.d_ff",
+                 "model.n_heads", "model.head_dim"},
+                "about ", parameters, " parameters; at most ", most_parameters, " can be counted");
+}
+
+void check_experts(const Config& c, Rules& rules) {
+  const MoeConfig& moe = c.moe;
+  const std::int64_t ranks = c.parallel.expert;
+  if (moe.experts == 0) {
+    rules.require(ranks == 1, {"parallel.expert", "moe.experts"}, "a dense model (moe.experts = 0) has no experts to ",
+                  "spread over ", ranks, " ranks; set it to 1");
+    return;
+  }
+  rules.require(moe.top_k <= moe.experts, {"moe.top_k", "moe.experts"}, "a token cannot go to ", moe.top_k, " of ",
+                moe.experts, " experts; nearest: ", moe.experts);
+  rules.require(moe.experts % ranks == 0, {"parallel.expert", "moe.experts"}, moe.experts,
+                " experts do not divide over ", ranks, " ranks; nearest: ", nearest_divisors(moe.experts, ranks));
+  rules.require(moe.top_k > 1 || !moe.renormalise, {"moe.renormalise", "moe.top_k"},
+                "with moe.top_k = 1 the weight would always be 1, and the router would get no gradient from the ",
+                "language-model loss; set moe.renormalise: false (Switch)");
+  std::set<std::int64_t> placed;
+  for (std::size_t i = 0; i < moe.layers.size(); ++i) {
+    const std::vector<std::string> keys{text("moe.layers[", i, "]"), "model.n_layers"};
+    const std::int64_t layer = moe.layers[i];
+    rules.require(layer >= 0 && layer < c.model.n_layers, keys, "no block ", layer,
+                  "; model.n_layers = ", c.model.n_layers, " gives blocks 0 to ", c.model.n_layers - 1);
+    rules.require(placed.insert(layer).second, {keys[0]}, "block ", layer, " is listed twice");
+  }
+  rules.require(moe.group_size == 0 || c.train.seq_len % moe.group_size == 0, {"moe.group_size", "train.seq_len"},
+                "groups of ", moe.group_size, " tokens do not divide train.seq_len = ", c.train.seq_len,
+                "; nearest: ", moe.group_size == 0 ? "" : nearest_divisors(c.train.seq_len, moe.group_size));
+}
+
+// How `data` ranks share a step; 0 is a number not known yet, but a micro-batch divides the whole with any.
+void check_batches(const TrainConfig& train, std::int64_t data, Rules& rules) {
+  if (data == 0) {
+    rules.require(train.micro_batch == 0 || train.global_batch % train.micro_batch == 0,
+                  {"train.micro_batch", "train.global_batch"}, "micro-batches of ", train.micro_batch,
+                  " do not divide train.global_batch = ", train.global_batch,
+                  "; nearest: ", train.micro_batch == 0 ? "" : nearest_divisors(train.global_batch, train.micro_batch));
+    return;
+  }
+  const bool divides = train.global_batch % data == 0;
+  rules.require(divides, {"train.global_batch", "parallel.data"}, train.global_batch, " samples do not divide over ",
+                data, " data ranks; nearest: ", nearest_multiples(data, train.global_batch));
+  if (!divides || train.micro_batch == 0) return;
+  const std::int64_t share = train.global_batch / data;
+  rules.require(share % train.micro_batch == 0, {"train.micro_batch", "train.global_batch", "parallel.data"},
+                "a rank's ", share, " samples of a step (", train.global_batch, " over ", data,
+                ") do not divide into micro-batches of ", train.micro_batch,
+                "; nearest: ", nearest_divisors(share, train.micro_batch));
+}
+
+void check_sources(const std::vector<DataSource>& sources, const std::string& key, Rules& rules) {
+  double weights = 0;
+  for (std::size_t i = 0; i < sources.size(); ++i) {
+    const std::string path_key = text(key, "[", i, "].path");
+    rules.require(!sources[i].path.empty(), {path_key}, "wanted the prefix of a token file, came an empty text");
+    weights += sources[i].weight;
+  }
+  rules.require(sources.empty() || weights > 0, {key}, "every weight is 0; one must be above");
+}
+
+[[noreturn]] void refuse(const std::vector<Violation>& broken) {
+  std::string lines;
+  for (const Violation& violation : broken)
+    lines += text(lines.empty() ? "" : "\n", violation.keys.front(), ": ", violation.what);
+  throw Error(lines, Fault::usage);
+}
+
+}  // namespace
+
+std::vector<Violation> violations(const Config& c) {
+  Rules rules;
+  rules.require(!c.run.dir.empty(), {"run.dir"}, "wanted a folder, came an empty text");
+  check_model(c, rules);
+  check_experts(c, rules);
+  check_sources(c.data.train, "data.train", rules);
+  check_sources(c.data.valid, "data.valid", rules);
+  const std::int64_t data = c.parallel.data;
+  rules.require(data % c.parallel.expert == 0, {"parallel.expert", "parallel.data"}, c.parallel.expert,
+                " expert ranks do not divide ", data,
+                " data ranks; nearest: ", data == 0 ? "" : nearest_divisors(data, c.parallel.expert));
+  check_batches(c.train, c.parallel.data, rules);
+  return std::move(rules).broken();
+}
+
+void check_layout(const Config& c, int world_size) {
+  Rules rules;
+  const std::int64_t data = c.parallel.data == 0 ? world_size : c.parallel.data;
+  rules.require(data == world_size, {"parallel.data"}, "wanted ", data, " ranks, but the run has ", world_size,
+                "; set it to ", world_size, ", or to 0 for all of them");
+  rules.require(world_size % c.parallel.expert == 0, {"parallel.expert"}, c.parallel.expert,
+                " expert ranks do not divide the run's ", world_size,
+                "; nearest: ", nearest_divisors(world_size, c.parallel.expert));
+  check_batches(c.train, world_size, rules);
+  if (const std::vector<Violation> broken = std::move(rules).broken(); !broken.empty()) refuse(broken);
+}
+
+void check_training(const Config& c) {
+  SY_REQUIRE(!c.data.train.empty(), Fault::usage,
+             "data.train: no token files to train on; wanted a list such as [{path: corpus/train}]");
+}
+
+std::vector<std::string> warnings(const Config& c) {
+  std::vector<std::string> lines;
+  const ScheduleConfig& schedule = c.optim.schedule;
+  if (schedule.warmup_steps >= c.train.steps)
+    lines.push_back(text("optim.schedule.warmup_steps: the run's ", c.train.steps, " steps end before its warm-up of ",
+                         schedule.warmup_steps, " does"));
+  else if (schedule.kind != ScheduleKind::constant && schedule.decay_steps > c.train.steps - schedule.warmup_steps)
+    lines.push_back(
+        text("optim.schedule.decay_steps: the run ends before its decay of ", schedule.decay_steps, " steps does"));
+  if (c.moe.experts > 0 && std::ranges::count(moe_blocks(c.moe, c.model.n_layers), true) == 0)
+    lines.push_back(text("moe.every: none of the ", c.model.n_layers, " blocks is MoE, so the model is dense"));
+  if (c.moe.experts == 0 && !c.moe.layers.empty())
+    lines.push_back("moe.layers: has no effect, for moe.experts = 0 makes the model dense");
+  return lines;
+}
+
+Config resolved(Config c, int world_size) {
+  c.model = resolved(c.model);
+  c.moe = resolved(c.moe, c.model, c.train.seq_len);
+  if (c.parallel.data == 0) c.parallel.data = world_size;
+  if (c.train.micro_batch == 0 && c.parallel.data > 0) c.train.micro_batch = c.train.global_batch / c.parallel.data;
+  return c;
+}
+
+}  // namespace switchyard

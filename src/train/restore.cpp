@@ -1,0 +1,49 @@
+#include "train/restore.h"
+
+#include <numeric>
+
+#include "train/config_reader.h"
+#include "train/config_rules.h"
+#include "train/setup.h"
+#include "train/state.h"
+
+namespace switchyard {
+namespace {
+
+// The checkpoint that a path means, its hashes checked: itself, or the newest good one in it.
+Found find(const std::filesystem::path& path, ProcessGroup& world) {
+  if (std::filesystem::exists(path / "manifest.json")) {
+    const CheckpointReport report = verify_checkpoint(path);
+    SY_REQUIRE(report.problems.empty(), Fault::checkpoint, path.string(), ": ", report.problems.front());
+    return {report, {}};
+  }
+  const std::filesystem::path inside = path / "checkpoints";
+  const std::optional<Found> found = find_checkpoint(std::filesystem::exists(inside) ? inside : path, world);
+  SY_REQUIRE(found, Fault::checkpoint, "no checkpoint in ", path.string());
+  return *found;
+}
+
+}  // namespace
+
+Restored restore(const std::filesystem::path& path, const std::vector<std::string>& overrides, ProcessGroup& world,
+                 const std::function<void(const std::string&)>& warn) {
+  const Found found = find(path, world);
+  for (const std::string& warning : found.warnings) warn(warning);
+
+  Restored r;
+  r.path = found.path;
+  r.config = read_config(found.state.configuration, found.path.string() + "/manifest.json", overrides);
+  r.config.parallel = {
+      .data = world.size(),
+      .expert = r.config.moe.experts > 0 ? std::gcd(static_cast<int>(r.config.moe.experts), world.size()) : 1};
+  r.device = choose_device(r.config.run.device);
+  share_cores(r.config.run.threads, world);
+  r.mesh = std::make_unique<Mesh>(r.config.parallel, world);
+  r.model = std::make_unique<Transformer>(make_model(r.config, r.device, *r.mesh));
+  std::vector<LogicalTensor> tensors = logical_tensors(r.model->parameters(), *r.mesh);
+  r.state = load_checkpoint(found, tensors, world, Unread::allow);
+  for (Parameter& p : r.model->parameters()) p.variable.refresh_weight();
+  return r;
+}
+
+}  // namespace switchyard

@@ -1,0 +1,51 @@
+#include "train/setup.h"
+
+#include <omp.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "checkpoint/sha256.h"
+#include "dist/consistency.h"
+
+namespace switchyard {
+
+const char* program_version() { return SWITCHYARD_VERSION; }
+
+Device choose_device(DeviceChoice choice) {
+  if (choice == DeviceChoice::cuda) kernels({DeviceType::cuda, 0});  // says what is missing
+  return {};
+}
+
+void share_cores(std::int64_t threads, ProcessGroup& world) {
+  cpu_set_t cores;
+  CPU_ZERO(&cores);
+  sched_getaffinity(0, sizeof(cores), &cores);
+  char host[256] = {};
+  gethostname(host, sizeof(host) - 1);
+  std::string where = host;
+  for (int core = 0; core < CPU_SETSIZE; ++core)
+    if (CPU_ISSET(core, &cores)) where += text(" ", core);
+
+  const std::vector<std::string> everywhere = all_gather_text(world, where);
+  const auto sharing = std::ranges::count(everywhere, where);
+  omp_set_num_threads(static_cast<int>(threads > 0 ? threads : std::max<std::int64_t>(1, CPU_COUNT(&cores) / sharing)));
+}
+
+void require_same_run(const std::string& configuration, const Parameters& parameters, ProcessGroup& world) {
+  std::string shapes;
+  for (const Parameter& p : parameters) shapes += text(p.name, " ", p.global_shape, "\n");
+  require_agreement({{"program", text(program_version(), " ", sha256_of_file("/proc/self/exe"))},
+                     {"configuration", configuration},
+                     {"parameter shapes", shapes}},
+                    world);
+}
+
+DType row_type(Precision precision) { return precision == Precision::fp32 ? DType::f32 : DType::bf16; }
+
+Transformer make_model(const Config& config, Device device, Mesh& mesh) {
+  return {config.model, config.moe, row_type(config.run.precision), config.run.seed, device, mesh};
+}
+
+}  // namespace switchyard

@@ -1,0 +1,29 @@
+#pragma once
+
+#include "dist/mesh.h"
+#include "model/transformer.h"
+#include "train/config.h"
+
+namespace switchyard {
+
+// The version of the program, as it prints it: "0.1.0 (commit)".
+const char* program_version();
+
+// A GPU of this machine for each rank on it where `choice` allows and there is one, else the CPU. Asking for a GPU that
+// is not there is an Error (Fault::usage).
+Device choose_device(DeviceChoice choice);
+
+// Gives each rank its share of the cores that it may run on; ranks bound to the same cores divide them. `threads` sets
+// the number by hand.
+void share_cores(std::int64_t threads, ProcessGroup& world);
+
+// Ends with the same Error (Fault::communication) on every rank where ranks differ in program, configuration or shapes.
+void require_same_run(const std::string& configuration, const Parameters& parameters, ProcessGroup& world);
+
+// Type of activations and products.
+DType row_type(Precision precision);
+
+// The configuration is resolved.
+Transformer make_model(const Config& config, Device device, Mesh& mesh);
+
+}  // namespace switchyard

@@ -1,0 +1,157 @@
+#include "train/trainer.h"
+
+#include <chrono>
+#include <cmath>
+#include <fstream>
+
+#include "data/tokenizer.h"
+#include "dist/gradients.h"
+#include "optim/clip.h"
+#include "optim/schedule.h"
+#include "train/config_writer.h"
+#include "train/evaluate.h"
+#include "train/setup.h"
+#include "train/signals.h"
+#include "train/state.h"
+
+namespace switchyard {
+namespace {
+
+constexpr std::int64_t kBucketBytes = 8 << 20;
+constexpr float kOne = 1;
+
+double seconds_since(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+}  // namespace
+
+std::filesystem::path checkpoint_dir(const std::filesystem::path& run_dir) { return run_dir / "checkpoints"; }
+
+Trainer::Trainer(const Config& config, ProcessGroup& world, ProgressStyle progress)
+    : config_(config),
+      world_(world),
+      style_(world.rank() == 0 ? progress : ProgressStyle::none),
+      mesh_(config.parallel, world),
+      device_(choose_device(config.run.device)),
+      model_((share_cores(config.run.threads, world), make_model(config, device_, mesh_))),
+      optimizer_(model_.parameters(), config.optim),
+      loader_(config.data.train, {.seq_len = config.train.seq_len,
+                                  .global_batch = config.train.global_batch,
+                                  .vocab_size = config.model.vocab_size,
+                                  .seed = config.run.seed}),
+      one_(Tensor::of(std::span<const float>(&kOne, 1), {1}, device_)) {
+  if (!config.data.valid.empty()) valid_.emplace(config.data.valid, config.train.seq_len, config.model.vocab_size);
+  require_same_run(text(write_config(config_), loader_.fingerprint()), model_.parameters(), world);
+  resume();
+}
+
+void Trainer::resume() {
+  const std::optional<Found> found = find_checkpoint(checkpoint_dir(config_.run.dir), world_);
+  Progress progress(style_, 0, 0, 1);
+  if (found)
+    for (const std::string& warning : found->warnings) progress.say("warning: " + warning);
+  if (!found) return;
+
+  std::vector<LogicalTensor> tensors = logical_tensors(model_.parameters(), optimizer_, mesh_);
+  const TrainingState state = load_checkpoint(*found, tensors, world_);
+  SY_REQUIRE(state.data_position == state.step * config_.train.global_batch, Fault::usage, found->path.string(),
+             " has drawn ", state.data_position, " samples in ", state.step,
+             " steps, which train.global_batch = ", config_.train.global_batch,
+             " does not give; use the same, or another run.dir");
+  for (Parameter& p : model_.parameters()) p.variable.refresh_weight();
+  step_ = state.step;
+  optimizer_.set_steps(state.optimizer_step);
+  progress.say(text("resumed from ", found->path.string(), " at step ", step_));
+}
+
+void Trainer::save() {
+  const TrainingState state{.step = step_,
+                            .tokens = step_ * config_.train.global_batch * config_.train.seq_len,
+                            .optimizer_step = optimizer_.steps(),
+                            .seed = config_.run.seed,
+                            .data_position = step_ * config_.train.global_batch,
+                            .configuration = write_config(config_),
+                            .tokenizer = ByteTokenizer().name(),
+                            .tokenizer_sha256 = ByteTokenizer().sha256(),
+                            .code_version = program_version(),
+                            .world_size = world_.size(),
+                            .layout = text("data ", mesh_.data->size(), ", expert ", mesh_.expert->size())};
+  save_checkpoint(checkpoint_dir(config_.run.dir), logical_tensors(model_.parameters(), optimizer_, mesh_), state,
+                  world_, static_cast<int>(config_.checkpoint.keep));
+}
+
+StepMetrics Trainer::step() {
+  const auto begin = std::chrono::steady_clock::now();
+  const TrainConfig& train = config_.train;
+  const float share = 1.0f / static_cast<float>(train.global_batch * train.seq_len);
+
+  // Micro-batch by micro-batch the ranks take neighbouring parts, so that each is the same samples on every layout.
+  StepSums sums;
+  for (std::int64_t part = 0; part < train.global_batch; part += train.micro_batch * mesh_.data->size()) {
+    const Batch batch = loader_.batch(step_, part + train.micro_batch * mesh_.data->rank(), train.micro_batch);
+    ModelResult result =
+        model_(to_device(batch.tokens_T, device_), to_device(batch.targets_T, device_),
+               {.batch = train.micro_batch, .seq = train.seq_len, .share = share, .recompute = train.recompute});
+    result.loss_1.backward(one_);
+    sums.add(result);
+  }
+  sum_gradients(model_.parameters(), mesh_, kBucketBytes);
+  const auto [norm, grad_scale_1] = gradient_norm(model_.parameters(), mesh_, config_.optim.clip);
+
+  StepMetrics metrics;
+  sums.reduce_into(metrics, *mesh_.data);
+  SY_REQUIRE(std::isfinite(metrics.loss) && std::isfinite(norm), Fault::numeric, "step ", step_ + 1, ": the loss is ",
+             metrics.loss, " and the gradient norm ", norm, "; nothing was updated since step ", step_,
+             ". A lower optim.lr or a longer warm-up often helps.");
+  metrics.lr = learning_rate(config_.optim, step_, train.steps);
+  optimizer_.step(metrics.lr, grad_scale_1);
+  for (Parameter& p : model_.parameters()) p.variable.zero_grad();
+
+  ++step_;
+  metrics.step = step_;
+  metrics.tokens = step_ * train.global_batch * train.seq_len;
+  metrics.grad_norm = norm;
+  metrics.tokens_per_second = static_cast<double>(train.global_batch * train.seq_len) / seconds_since(begin);
+  return metrics;
+}
+
+double Trainer::evaluate() {
+  return switchyard::evaluate(model_, *valid_, config_.train.eval_batches * config_.train.global_batch,
+                              config_.train.micro_batch, config_.train.seq_len, device_, *mesh_.data)
+      .loss;
+}
+
+Outcome Trainer::run() {
+  Progress progress(style_, step_, config_.train.steps, config_.train.log_every);
+  if (step_ >= config_.train.steps) {
+    progress.say(text("done already: ", step_, " of ", config_.train.steps, " steps"));
+    return Outcome::finished;
+  }
+  const std::filesystem::path dir = config_.run.dir;
+  std::optional<MetricsLog> log;
+  if (world_.rank() == 0) {
+    std::filesystem::create_directories(dir);
+    std::ofstream(dir / "config.yaml") << write_config(config_);
+    log.emplace(dir / "metrics.jsonl", step_);
+  }
+
+  while (step_ < config_.train.steps) {
+    StepMetrics metrics = step();
+    if (valid_ && is_due(config_.train.eval_every)) metrics.val_loss = evaluate();
+    if (log) log->write(metrics);
+    progress.show(metrics);
+
+    const Request request = agreed_request(world_);
+    if (request != Request::none || is_due(config_.checkpoint.every)) save();
+    if (request == Request::stop && step_ < config_.train.steps) {
+      progress.say(text("stopped by a signal at step ", step_, ", saved"));
+      return Outcome::stopped;
+    }
+    if (metrics.val_loss && step_ == config_.train.steps)
+      progress.say(text("held-out loss ", *metrics.val_loss, " nats a token after ", step_, " steps"));
+  }
+  return Outcome::finished;
+}
+
+}  // namespace switchyard

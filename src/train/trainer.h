@@ -1,0 +1,62 @@
+#pragma once
+
+#include <filesystem>
+
+#include "checkpoint/checkpoint.h"
+#include "data/eval_loader.h"
+#include "data/loader.h"
+#include "model/transformer.h"
+#include "optim/adamw.h"
+#include "train/config.h"
+#include "train/metrics.h"
+#include "train/progress.h"
+
+namespace switchyard {
+
+enum class Outcome { finished, stopped };
+
+// One run: a model, its optimizer and its data on this rank's part of the mesh, from the newest checkpoint in the run's
+// directory (or from step 0) to the last step. The same calls on every rank.
+class Trainer {
+ public:
+  // The configuration is resolved. The world outlives the trainer.
+  Trainer(const Config& config, ProcessGroup& world, ProgressStyle progress);
+
+  // Trains until the last step, or until a signal asks to stop; saves before it returns.
+  Outcome run();
+
+  // One optimizer step on the global batch of this step; moves on to the next. Throws Error (Fault::numeric), with
+  // nothing updated, when the loss or a gradient is not finite.
+  StepMetrics step();
+
+  // Mean cross-entropy of the validation data, nats a token, no row dropped.
+  double evaluate();
+
+  void save();
+
+  std::int64_t steps_done() const { return step_; }
+  Transformer& model() { return model_; }
+  AdamW& optimizer() { return optimizer_; }
+  Mesh& mesh() { return mesh_; }
+
+ private:
+  void resume();
+  bool is_due(std::int64_t every) const { return step_ == config_.train.steps || (every > 0 && step_ % every == 0); }
+
+  Config config_;
+  ProcessGroup& world_;
+  ProgressStyle style_;
+  Mesh mesh_;
+  Device device_;
+  Transformer model_;
+  AdamW optimizer_;
+  Loader loader_;
+  std::optional<EvalLoader> valid_;
+  Tensor one_;             // what backward starts from
+  std::int64_t step_ = 0;  // done
+};
+
+// DIR/checkpoints of a run.
+std::filesystem::path checkpoint_dir(const std::filesystem::path& run_dir);
+
+}  // namespace switchyard

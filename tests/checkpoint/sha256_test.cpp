@@ -1,0 +1,29 @@
+#include "checkpoint/sha256.h"
+
+#include <fstream>
+
+#include "checkpoint_case.h"
+
+namespace switchyard {
+namespace {
+
+// FIPS 180-4 examples (NIST, "Examples with intermediate values").
+TEST(Sha256, PublishedExamples) {
+  EXPECT_EQ(sha256_of(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+  EXPECT_EQ(sha256_of("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  EXPECT_EQ(sha256_of("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"),
+            "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
+  EXPECT_EQ(sha256_of(std::string(1000000, 'a')), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+}
+
+TEST(Sha256, FileAcrossBlocks) {
+  const test::Scratch scratch;
+  std::string bytes((1 << 20) + 13, '\0');
+  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>(i * i >> 3);
+  std::ofstream(scratch / "file", std::ios::binary) << bytes;
+  EXPECT_EQ(sha256_of_file(scratch / "file"), sha256_of(bytes));
+  EXPECT_NE(test::refusal([&] { sha256_of_file(scratch / "absent"); }).find("No such file"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace switchyard

@@ -1,0 +1,78 @@
+#include <cmath>
+#include <limits>
+
+#include "grad_check.h"
+#include "optim/clip.h"
+#include "ranks.h"
+
+namespace switchyard {
+namespace {
+
+using test::at, test::floats, test::on_ranks, test::random;
+
+Parameter with_gradient(Tensor gradient, Replicas replicas) {
+  Variable v(zeros_like(gradient), true);
+  v.accumulate(gradient);
+  return {.name = "p", .variable = v, .global_shape = gradient.shape(), .replicas = replicas};
+}
+
+// The gradients of a model with 12 experts, as summed over replicas: this rank's part of the experts.
+Parameters model(Mesh& mesh) {
+  const std::int64_t local = 12 / mesh.expert->size(), first = mesh.expert->rank() * local;
+  return {with_gradient(random({7, 5}, 1), Replicas::data),
+          with_gradient(random({12, 3, 4}, 2, 2).rows(first, first + local), Replicas::expert_data),
+          with_gradient(random({6}, 3), Replicas::data)};
+}
+
+double expected_norm() {
+  double squares = 0;
+  for (const Tensor& g : {random({7, 5}, 1), random({12, 3, 4}, 2, 2), random({6}, 3)}) squares += test::dot(g, g);
+  return std::sqrt(squares);
+}
+
+TEST(GradientNorm, CountsEachParameterOnceOnEveryLayout) {
+  on_ranks([](ProcessGroup& world) {
+    for (int expert = 1; expert <= world.size(); ++expert) {
+      if (world.size() % expert != 0 || 12 % expert != 0) continue;
+      Mesh mesh({.data = world.size(), .expert = expert}, world);
+      const GradientNorm result = gradient_norm(model(mesh), mesh, 0.5);
+      // Squares are summed in double and rounded to f32 once for each rank, 6e-8 each; the root halves that.
+      EXPECT_NEAR(result.norm, expected_norm(), 3e-7 * expected_norm()) << expert << " of " << world.size();
+      EXPECT_NEAR(at(result.grad_scale_1, 0), 0.5 / (expected_norm() + 1e-6), 1e-7);
+    }
+  });
+}
+
+TEST(GradientNorm, ScalesOnlyWhatIsTooLong) {
+  const auto world = make_self_group();
+  Mesh mesh({.data = 1, .expert = 1}, *world);
+  const Parameters parameters{with_gradient(floats({2}, {3, 4}), Replicas::data)};
+  EXPECT_NEAR(gradient_norm(parameters, mesh, 1).norm, 5, 1e-6);
+  EXPECT_NEAR(at(gradient_norm(parameters, mesh, 1).grad_scale_1, 0), 0.2, 1e-6);
+  EXPECT_EQ(at(gradient_norm(parameters, mesh, 6).grad_scale_1, 0), 1);
+  EXPECT_EQ(at(gradient_norm(parameters, mesh, 0).grad_scale_1, 0), 1);
+}
+
+// A rank whose experts saw no token, or a dense model, still takes part.
+TEST(GradientNorm, AMissingGradientCountsAsZeros) {
+  on_ranks({1, 2, 4}, [](ProcessGroup& world) {
+    Mesh mesh({.data = world.size(), .expert = world.size()}, world);
+    Parameters parameters{with_gradient(floats({2}, {3, 0}), Replicas::data)};
+    if (mesh.expert->rank() == 0) parameters.push_back(with_gradient(floats({1}, {4}), Replicas::expert_data));
+    EXPECT_NEAR(gradient_norm(parameters, mesh, 1).norm, 5, 1e-6);
+  });
+}
+
+TEST(GradientNorm, OneRanksNaNOrInfinityIsSeenByAll) {
+  on_ranks({1, 2, 4}, [](ProcessGroup& world) {
+    for (float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+      Mesh mesh({.data = world.size(), .expert = world.size()}, world);
+      const bool mine = world.rank() == world.size() - 1;
+      const Parameters parameters{with_gradient(floats({2}, {mine ? bad : 1, 1}), Replicas::expert_data)};
+      EXPECT_FALSE(std::isfinite(gradient_norm(parameters, mesh, 1).norm));
+    }
+  });
+}
+
+}  // namespace
+}  // namespace switchyard

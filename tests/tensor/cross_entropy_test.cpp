@@ -1,0 +1,115 @@
+#include <omp.h>
+
+#include <cmath>
+#include <vector>
+
+#include "grad_check.h"
+#include "tensor/kernels.h"
+
+namespace switchyard {
+namespace {
+
+using test::at, test::floats, test::ints, test::random;
+
+const Kernels& k = kernels(Device{});
+
+struct Result {
+  Tensor loss_R, dlogits_RV;
+};
+
+// `gradient` is the type of dlogits.
+Result cross_entropy(const Tensor& logits, const Tensor& target, float scale, DType gradient) {
+  Result r{Tensor::empty({logits.dim(0)}, DType::f32, Device{}), Tensor::empty(logits.shape(), gradient, Device{})};
+  k.cross_entropy(r.loss_R, r.dlogits_RV, logits, target, scale);
+  return r;
+}
+
+void expect_definition(const Result& r, const Tensor& logits, const Tensor& target, double scale) {
+  const std::int64_t words = logits.dim(1);
+  const bool rounded = r.dlogits_RV.dtype() == DType::bf16;
+  for (std::int64_t row = 0; row < logits.dim(0); ++row) {
+    const std::int32_t wanted = target.data<std::int32_t>()[row];
+    double sum = 0;
+    for (std::int64_t v = 0; v < words; ++v) sum += std::exp(at(logits, row * words + v));
+    // f32 rounds logit - max (at most 20) to 1e-6 before the exponential: an absolute error of the loss, a relative one
+    // of the probability. bf16 gradients round to 8 bits.
+    const double loss = wanted < 0 ? 0 : std::log(sum) - at(logits, row * words + wanted);
+    EXPECT_NEAR(at(r.loss_R, row), loss, 3e-6) << row;
+    for (std::int64_t v = 0; v < words; ++v) {
+      const double p = std::exp(at(logits, row * words + v)) / sum;
+      const double expected = wanted < 0 ? 0 : scale * (p - (v == wanted));
+      const double tolerance =
+          scale * 4e-6 * p + (rounded ? 0x1p-8 * std::abs(expected) : 1e-7 * scale * (v == wanted));
+      ASSERT_NEAR(at(r.dlogits_RV, row * words + v), expected, tolerance) << row << " " << v;
+    }
+  }
+}
+
+TEST(CrossEntropy, IsTheDefinitionForEveryTypeAndWidth) {
+  for (std::int64_t words : {1, 2, 7, 16, 100, 1003})
+    for (DType rows : {DType::f32, DType::bf16})
+      for (DType gradient : {DType::f32, DType::bf16}) {
+        const Tensor logits = cast(random({4, words}, 1, 10), rows);
+        const auto last = static_cast<std::int32_t>(words - 1);
+        const Tensor target = ints({4}, {0, last, -1, last / 2});
+        expect_definition(cross_entropy(logits, target, 0.25f, gradient), logits, target, 0.25);
+      }
+}
+
+TEST(CrossEntropy, IsTheDefinitionOnSeveralThreads) {
+  const Tensor logits = random({40, 1000}, 2, 5);
+  std::vector<std::int32_t> target;
+  for (int r = 0; r < 40; ++r) target.push_back(r % 5 == 4 ? -1 : 25 * r);
+  expect_definition(cross_entropy(logits, ints({40}, target), 1, DType::f32), logits, ints({40}, target), 1);
+}
+
+// Two equal logits: ln 2, and half a step each way.
+TEST(CrossEntropy, ByHand) {
+  const auto [loss, dlogits] = cross_entropy(floats({1, 2}, {3, 3}), ints({1}, {1}), 2, DType::f32);
+  EXPECT_NEAR(at(loss, 0), std::log(2.0), 1e-6);
+  test::expect_near(dlogits, floats({1, 2}, {1, -1}), 1e-6);
+}
+
+TEST(CrossEntropy, SurvivesLogitsThatOverflowTheExponential) {
+  const auto [loss, dlogits] =
+      cross_entropy(floats({2, 3}, {5000, 0, -5000, -5000, -5000, -6000}), ints({2}, {1, 2}), 1, DType::f32);
+  test::expect_near(loss, floats({2}, {5000, 1000.693147f}), 1e-6);
+  test::expect_near(dlogits, floats({2, 3}, {1, -1, 0, .5f, .5f, -1}), 1e-6);
+}
+
+TEST(CrossEntropy, ANaNLogitShowsInTheLoss) {
+  const auto [loss, dlogits] = cross_entropy(floats({1, 3}, {0, std::nanf(""), 1}), ints({1}, {0}), 1, DType::f32);
+  EXPECT_TRUE(std::isnan(at(loss, 0)));
+  EXPECT_TRUE(std::isnan(at(dlogits, 2)));
+}
+
+TEST(CrossEntropy, WithoutGradientGivesTheSameLoss) {
+  const Tensor logits = random({3, 50}, 3, 5), target = ints({3}, {7, -1, 49});
+  Tensor loss = Tensor::empty({3}, DType::f32, Device{}), none;
+  k.cross_entropy(loss, none, logits, target, 1);
+  test::expect_near(loss, cross_entropy(logits, target, 1, DType::bf16).loss_R, 0);
+}
+
+TEST(Sum, AddsAllOrOnTopForAnyNumberOfThreads) {
+  const Tensor x = random({100'001}, 4);
+  double expected = 0;
+  for (std::int64_t i = 0; i < x.numel(); ++i) expected += at(x, i);
+
+  const int before = omp_get_max_threads();
+  omp_set_num_threads(1);
+  Tensor one = Tensor::empty({1}, DType::f32, Device{}), three = floats({1}, {0.5f});
+  k.sum(one, x, Into::overwrite);
+  omp_set_num_threads(3);
+  k.sum(three, x, Into::overwrite);
+  omp_set_num_threads(before);
+  EXPECT_EQ(at(one, 0), at(three, 0));
+  EXPECT_NEAR(at(one, 0), expected, 6e-8 * std::abs(expected));  // summed in double, rounded once
+
+  k.sum(one, floats({2}, {1, 2}), Into::accumulate);
+  EXPECT_EQ(at(one, 0), at(three, 0) + 3.0f);
+  k.sum(one, Tensor::empty({0}, DType::f32, Device{}), Into::overwrite);
+  EXPECT_EQ(at(one, 0), 0);
+}
+
+}  // namespace
+}  // namespace switchyard

@@ -1,0 +1,306 @@
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+#include <vector>
+
+#include "grad_check.h"
+#include "tensor/kernels.h"
+
+namespace switchyard {
+namespace {
+
+using test::at, test::expect_near, test::floats, test::ints, test::random;
+
+const Kernels& k = kernels(Device{});
+
+Tensor rows(std::int64_t tokens, std::int64_t width, DType dtype = DType::f32) {
+  return Tensor::empty({tokens, width}, dtype, Device{});
+}
+Tensor scalar() { return Tensor::empty({1}, DType::f32, Device{}); }
+
+std::vector<std::int32_t> values(const Tensor& t) {
+  return {t.data<std::int32_t>(), t.data<std::int32_t>() + t.numel()};
+}
+
+struct Probabilities {
+  Tensor p_TE, lse_T;
+};
+Probabilities softmax_of(const Tensor& logits) {
+  Probabilities s{empty_like(logits), Tensor::empty({logits.dim(0)}, DType::f32, Device{})};
+  k.softmax(s.p_TE, s.lse_T, logits);
+  return s;
+}
+
+struct Chosen {
+  Tensor weight_TK, expert_TK;
+};
+Chosen top_k_of(const Tensor& p, std::int64_t top_k, Renormalise renormalise) {
+  Chosen c{rows(p.dim(0), top_k), rows(p.dim(0), top_k, DType::i32)};
+  k.top_k(c.weight_TK, c.expert_TK, p, renormalise);
+  return c;
+}
+
+struct Placed {
+  std::vector<std::int32_t> slot, token, count;
+  bool operator==(const Placed&) const = default;
+};
+Placed place(const Tensor& expert_TK, Placement placement) {
+  Tensor slot = empty_like(expert_TK), token = Tensor::empty({expert_TK.numel()}, DType::i32, Device{}),
+         count = Tensor::empty({placement.experts}, DType::i32, Device{});
+  k.place(slot, token, count, expert_TK, placement);
+  return {values(slot), values(token), values(count)};
+}
+
+// The contract as loops: who is admitted, then who stands where.
+Placed place_by_definition(const Tensor& expert_TK, Placement placement) {
+  const std::int64_t tokens = expert_TK.dim(0), top_k = expert_TK.dim(1);
+  const auto expert = [&](std::int64_t t, std::int64_t c) { return expert_TK.data<std::int32_t>()[t * top_k + c]; };
+  std::vector<char> kept(static_cast<std::size_t>(tokens * top_k), 0);
+  for (std::int64_t first = 0; first < tokens; first += placement.group)
+    for (std::int32_t e = 0; e < placement.experts; ++e) {
+      std::int64_t taken = 0;
+      for (std::int64_t c = 0; c < top_k; ++c)
+        for (std::int64_t t = first; t < first + placement.group; ++t)
+          if (expert(t, c) == e && (placement.capacity == 0 || taken < placement.capacity)) {
+            kept[static_cast<std::size_t>(t * top_k + c)] = 1;
+            ++taken;
+          }
+    }
+  Placed placed{std::vector<std::int32_t>(kept.size(), -1), {}, {}};
+  for (std::int32_t e = 0; e < placement.experts; ++e) {
+    const std::size_t before = placed.token.size();
+    for (std::int64_t t = 0; t < tokens; ++t)
+      for (std::int64_t c = 0; c < top_k; ++c)
+        if (const auto i = static_cast<std::size_t>(t * top_k + c); expert(t, c) == e && kept[i]) {
+          placed.slot[i] = static_cast<std::int32_t>(placed.token.size());
+          placed.token.push_back(static_cast<std::int32_t>(t));
+        }
+    placed.count.push_back(static_cast<std::int32_t>(placed.token.size() - before));
+  }
+  placed.token.resize(kept.size(), -1);
+  return placed;
+}
+
+// Different experts for each token; expert 1 is never chosen where there are enough others.
+Tensor random_choices(std::int64_t tokens, std::int64_t top_k, std::int64_t experts, unsigned seed) {
+  Tensor p = random({tokens, experts}, seed);
+  if (top_k < experts)
+    for (std::int64_t t = 0; t < tokens; ++t) p.data<float>()[t * experts + 1] = -2;
+  return top_k_of(p, top_k, Renormalise::no).expert_TK;
+}
+
+bool same_bits(const Tensor& a, const Tensor& b) { return std::memcmp(a.bytes(), b.bytes(), a.size_in_bytes()) == 0; }
+
+TEST(Softmax, IsTheDefinitionForEveryWidth) {
+  for (std::int64_t experts : {1, 2, 7, 8, 64, 129}) {
+    const Tensor logits = random({5, experts}, 1, 20);
+    const auto [p, lse] = softmax_of(logits);
+    for (std::int64_t t = 0; t < 5; ++t) {
+      double sum = 0;
+      for (std::int64_t e = 0; e < experts; ++e) sum += std::exp(at(logits, t * experts + e));
+      // f32 rounds logit - max (at most 40) to 2e-6 before the exponential, which makes that a relative error of p.
+      EXPECT_NEAR(at(lse, t), std::log(sum), 4e-6);
+      for (std::int64_t e = 0; e < experts; ++e) {
+        const double expected = std::exp(at(logits, t * experts + e)) / sum;
+        EXPECT_NEAR(at(p, t * experts + e), expected, 4e-6 * expected) << experts;
+      }
+    }
+  }
+}
+
+TEST(Softmax, SurvivesLogitsThatOverflowTheExponential) {
+  const auto [p, lse] = softmax_of(floats({2, 2}, {1000, 1000, -1000, -3000}));
+  expect_near(p, floats({2, 2}, {0.5f, 0.5f, 1, 0}), 1e-7);
+  expect_near(lse, floats({2}, {1000.693147f, -1000}), 1e-7);
+}
+
+TEST(TopK, TakesTheLowerIndexFirstAmongEquals) {
+  const auto [weight, expert] =
+      top_k_of(floats({3, 4}, {.25f, .25f, .25f, .25f, .1f, .4f, .4f, .1f, .2f, .1f, .2f, .5f}), 3, Renormalise::no);
+  EXPECT_EQ(values(expert), (std::vector<std::int32_t>{0, 1, 2, 1, 2, 0, 3, 0, 2}));
+  expect_near(weight, floats({3, 3}, {.25f, .25f, .25f, .4f, .4f, .1f, .5f, .2f, .2f}), 0);
+}
+
+TEST(TopK, IsAStableSortForEveryWidth) {
+  for (std::int64_t experts : {1, 3, 8, 70})
+    for (std::int64_t top_k = 1; top_k <= std::min<std::int64_t>(experts, 9); ++top_k) {
+      Tensor p = random({20, experts}, 3);
+      for (std::int64_t i = 0; i < p.numel(); ++i)
+        p.data<float>()[i] = std::round(4 * p.data<float>()[i]);  // many ties
+      const auto [weight, expert] = top_k_of(p, top_k, Renormalise::no);
+      for (std::int64_t t = 0; t < 20; ++t) {
+        std::vector<std::int32_t> order(static_cast<std::size_t>(experts));
+        std::iota(order.begin(), order.end(), 0);
+        std::ranges::stable_sort(order, std::greater{}, [&](std::int32_t e) { return at(p, t * experts + e); });
+        for (std::int64_t c = 0; c < top_k; ++c) {
+          EXPECT_EQ(expert.data<std::int32_t>()[t * top_k + c], order[static_cast<std::size_t>(c)]);
+          EXPECT_EQ(at(weight, t * top_k + c), at(p, t * experts + order[static_cast<std::size_t>(c)]));
+        }
+      }
+    }
+}
+
+TEST(TopK, ChoosesDifferentExpertsEvenOfNaN) {
+  const float nan = std::nanf("");
+  const auto [weight, expert] = top_k_of(floats({2, 3}, {nan, nan, nan, nan, .5f, .1f}), 2, Renormalise::yes);
+  for (std::int64_t t = 0; t < 2; ++t) {
+    const std::int32_t *chosen = expert.data<std::int32_t>() + 2 * t, a = chosen[0], b = chosen[1];
+    EXPECT_TRUE(0 <= a && a < 3 && 0 <= b && b < 3 && a != b) << a << " " << b;
+  }
+}
+
+// transformers' Mixtral: softmax over all, top 2, divided by their sum = softmax over the two chosen logits.
+TEST(TopK, RenormalisedIsMixtralsSoftmaxOverTheChosenLogits) {
+  const Tensor logits = random({16, 8}, 5, 3);
+  const auto [weight, expert] = top_k_of(softmax_of(logits).p_TE, 2, Renormalise::yes);
+  for (std::int64_t t = 0; t < 16; ++t) {
+    const double a = at(logits, t * 8 + expert.data<std::int32_t>()[2 * t]),
+                 b = at(logits, t * 8 + expert.data<std::int32_t>()[2 * t + 1]);
+    EXPECT_NEAR(at(weight, 2 * t), 1 / (1 + std::exp(b - a)), 1e-6);  // a few roundings of numbers below 1
+    EXPECT_NEAR(at(weight, 2 * t + 1), 1 / (1 + std::exp(a - b)), 1e-6);
+  }
+}
+
+TEST(Place, IsTheDefinitionForGroupsCapacitiesAndAnEmptyExpert) {
+  for (std::int64_t top_k : {1, 2, 3})
+    for (std::int64_t group : {1, 4, 12, 24})
+      for (std::int64_t capacity : {0, 1, 2, 5, 100}) {
+        const Tensor expert = random_choices(24, top_k, 5, 7);
+        const Placement placement{.experts = 5, .group = group, .capacity = capacity};
+        const Placed placed = place(expert, placement);
+        EXPECT_EQ(placed, place_by_definition(expert, placement)) << top_k << " " << group << " " << capacity;
+        EXPECT_EQ(placed.count[1], 0);
+      }
+}
+
+TEST(Place, IsTheDefinitionOnSeveralThreads) {
+  const Tensor expert = random_choices(20'000, 2, 7, 8);  // enough for the parallel path
+  const Placement placement{.experts = 7, .group = 1000, .capacity = 300};
+  EXPECT_EQ(place(expert, placement), place_by_definition(expert, placement));
+}
+
+TEST(Place, NoTokensGiveNoRows) {
+  const Placed placed = place(rows(0, 2, DType::i32), {.experts = 3, .group = 4, .capacity = 1});
+  EXPECT_EQ(placed, (Placed{{}, {}, {0, 0, 0}}));
+}
+
+// Switch (arXiv 2101.03961): top-1, capacity = tokens / experts * factor = 8 / 4 * 1 = 2; overflow goes the residual
+// way.
+TEST(Place, SwitchDropsWhatExceedsTheCapacityInTokenOrder) {
+  const Placed placed = place(ints({8, 1}, {0, 0, 0, 1, 3, 3, 3, 1}), {.experts = 4, .group = 8, .capacity = 2});
+  EXPECT_EQ(placed.slot, (std::vector<std::int32_t>{0, 1, -1, 2, 4, 5, -1, 3}));
+  EXPECT_EQ(placed.token, (std::vector<std::int32_t>{0, 1, 3, 7, 4, 5, -1, -1}));
+  EXPECT_EQ(placed.count, (std::vector<std::int32_t>{2, 2, 0, 2}));
+}
+
+// The gate of Switch is p itself; a lone expert's renormalised weight would be 1 and teach the router nothing.
+TEST(TopK, SwitchKeepsTheProbability) {
+  const auto [weight, expert] = top_k_of(floats({2, 3}, {.2f, .7f, .1f, .5f, .3f, .2f}), 1, Renormalise::no);
+  expect_near(weight, floats({2, 1}, {.7f, .5f}), 0);
+}
+
+// GShard (arXiv 2006.16668, algorithm 1): weights renormalised over the two choices before capacity, and all first
+// choices placed before any second one. Token by token, expert 1 would go to tokens 0 and 2 and lose token 3's first.
+TEST(Place, GShardPlacesAllFirstChoicesBeforeSecondOnes) {
+  const Tensor p = floats({4, 3}, {.6f, .3f, .1f, .6f, .1f, .3f, .5f, .4f, .1f, .2f, .7f, .1f});
+  const auto [weight, expert] = top_k_of(p, 2, Renormalise::yes);
+  EXPECT_EQ(values(expert), (std::vector<std::int32_t>{0, 1, 0, 2, 0, 1, 1, 0}));
+  expect_near(weight, floats({4, 2}, {2 / 3.f, 1 / 3.f, 2 / 3.f, 1 / 3.f, 5 / 9.f, 4 / 9.f, 7 / 9.f, 2 / 9.f}), 2e-7);
+  const Placed placed = place(expert, {.experts = 3, .group = 4, .capacity = 2});
+  EXPECT_EQ(placed.slot, (std::vector<std::int32_t>{0, 2, 1, 4, -1, -1, 3, -1}));
+  EXPECT_EQ(placed.token, (std::vector<std::int32_t>{0, 1, 0, 3, 1, -1, -1, -1}));
+  EXPECT_EQ(placed.count, (std::vector<std::int32_t>{2, 2, 1}));
+}
+
+TEST(CountChoices, CountsEachGroupAndChoiceBeforeCapacity) {
+  Tensor chosen = Tensor::empty({2, 2, 3}, DType::i32, Device{});
+  k.count_choices(chosen, ints({4, 2}, {0, 1, 0, 2, 2, 0, 1, 0}), {.experts = 3, .group = 2, .capacity = 1});
+  EXPECT_EQ(values(chosen), (std::vector<std::int32_t>{2, 0, 0, 0, 1, 1, 0, 1, 1, 2, 0, 0}));
+}
+
+TEST(CountChoices, AGroupWithoutTokensCountsZero) {
+  Tensor chosen = ints({1, 1, 2}, {7, 7});
+  k.count_choices(chosen, rows(0, 1, DType::i32), {.experts = 2, .group = 1});
+  EXPECT_EQ(values(chosen), (std::vector<std::int32_t>{0, 0}));
+}
+
+double balance(const Tensor& p, const Tensor& f, float scale) {
+  Tensor loss = scalar();
+  k.balance_loss(loss, p, f, scale);
+  return at(loss, 0);
+}
+
+// Switch: alpha E sum_e f_e P_e, P_e the mean probability: alpha when uniform; Mixtral counts all K choices: alpha K.
+TEST(BalanceLoss, IsTheCoefficientWhenUniformAndKTimesThatInMixtral) {
+  const std::int64_t tokens = 12, experts = 4;
+  const Tensor p = floats({tokens, experts}, std::vector<float>(48, .25f));
+  const float alpha = .01f, scale = alpha * experts / tokens;
+  EXPECT_NEAR(balance(p, floats({1, 4}, {.25f, .25f, .25f, .25f}), scale), alpha, 1e-9);
+  EXPECT_NEAR(balance(p, floats({1, 4}, {.5f, .5f, .5f, .5f}), scale), 2 * alpha, 1e-9);
+}
+
+// P = (.65, .35), f = (.75, .25): 2 (.75 .65 + .25 .35) = 1.15
+TEST(BalanceLoss, SwitchByHand) {
+  const Tensor p = floats({4, 2}, {.9f, .1f, .8f, .2f, .6f, .4f, .3f, .7f});
+  EXPECT_NEAR(balance(p, floats({1, 2}, {.75f, .25f}), 2.0f / 4), 1.15, 1e-6);
+}
+
+// Groups average apart: (.9 .8 | f 1 0) and (.6 .3 | f .5 .5) give (1.7 + 1) / 4 tokens, times 2 experts
+TEST(BalanceLoss, UsesEachGroupsOwnLoad) {
+  const Tensor p = floats({4, 2}, {.9f, .1f, .8f, .2f, .6f, .4f, .3f, .7f});
+  EXPECT_NEAR(balance(p, floats({2, 2}, {1, 0, .5f, .5f}), 2.0f / 4), 1.35, 1e-6);
+}
+
+// ST-MoE: mean over tokens of lse^2; logits of 0 for two experts have lse = ln 2.
+TEST(ZLoss, ByHand) {
+  const auto s = softmax_of(floats({2, 2}, {0, 0, 1, 1}));
+  Tensor loss = scalar();
+  k.z_loss(loss, s.lse_T, 1.0f / 2);
+  const double ln2 = std::log(2.0);
+  EXPECT_NEAR(at(loss, 0), (ln2 * ln2 + (1 + ln2) * (1 + ln2)) / 2, 1e-6);
+}
+
+TEST(Entropy, IsLogEWhenUniformAndZeroWhenCertain) {
+  Tensor sum = scalar();
+  k.entropy(sum, floats({2, 4}, {.25f, .25f, .25f, .25f, 0, 1, 0, 0}));
+  EXPECT_NEAR(at(sum, 0), std::log(4.0), 1e-6);
+}
+
+TEST(Router, SumsDoNotDependOnTheNumberOfThreads) {
+  const std::int64_t tokens = 9000, experts = 8;
+  const auto s = softmax_of(random({tokens, experts}, 11, 4));
+  const Tensor f = random({3, experts}, 12);
+  const auto sums = [&](int threads) {
+    omp_set_num_threads(threads);
+    const Tensor all = Tensor::empty({3}, DType::f32, Device{});
+    Tensor a = all.rows(0, 1), b = all.rows(1, 2), c = all.rows(2, 3);
+    k.balance_loss(a, s.p_TE, f, 1);
+    k.z_loss(b, s.lse_T, 1);
+    k.entropy(c, s.p_TE);
+    return all;
+  };
+  const int before = omp_get_max_threads();
+  const Tensor one = sums(1), three = sums(3);
+  omp_set_num_threads(before);
+  EXPECT_TRUE(same_bits(one, three));
+
+  double balance = 0, z = 0, entropy = 0;
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    z += at(s.lse_T, t) * at(s.lse_T, t);
+    for (std::int64_t e = 0; e < experts; ++e) {
+      const double p = at(s.p_TE, t * experts + e);
+      balance += at(f, t / 3000 * experts + e) * p;
+      entropy -= p * std::log(p);
+    }
+  }
+  // A row's sum is rounded to f32, the sum of rows is double: 6e-8 of the terms' size, which are at most 1 a token.
+  EXPECT_NEAR(at(one, 0), balance, 1e-7 * tokens);
+  EXPECT_NEAR(at(one, 1), z, 1e-7 * z);
+  EXPECT_NEAR(at(one, 2), entropy, 2e-7 * entropy);
+}
+
+}  // namespace
+}  // namespace switchyard

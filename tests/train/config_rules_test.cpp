@@ -1,0 +1,169 @@
+#include "train/config_rules.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "tensor/error.h"
+#include "train/config_reader.h"
+
+namespace switchyard {
+namespace {
+
+std::string usage_error_of(const std::function<void()>& body) {
+  try {
+    body();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.fault(), Fault::usage);
+    return error.what();
+  }
+  return "";
+}
+
+std::string errors_of(const std::string& yaml) {
+  return usage_error_of([&] { read_config(yaml, "a.yaml"); });
+}
+
+TEST(ConfigRules, KeysMustFitEachOther) {
+  const struct {
+    const char *yaml, *error;
+  } cases[] = {
+      {"model: {d_model: 250}\n",
+       "a.yaml:1:18: model.d_model: 4 heads do not divide model.d_model = 250; nearest: 1 or 5 heads, or set "
+       "model.head_dim"},
+      {"model:\n  n_heads: 3\n",
+       "a.yaml:2:12: model.n_heads: 3 heads do not divide model.d_model = 256; nearest: 2 or 4 heads, or set "
+       "model.head_dim"},
+      {"model: {d_model: 250, head_dim: 64}\n", ""},
+      {"model: {head_dim: 63}\n",
+       "a.yaml:1:19: model.head_dim: a head is 63 wide; rotary embedding turns pairs, so it must be even"},
+      {"model: {d_model: 252}\n",
+       "a.yaml:1:18: model.d_model: a head is 63 wide (model.d_model / model.n_heads); rotary embedding turns pairs, "
+       "so "
+       "it must be even"},
+      {"model: {n_kv_heads: 3}\n",
+       "a.yaml:1:21: model.n_kv_heads: 3 key and value heads do not divide 4 query heads; nearest: 2 or 4"},
+      {"model: {n_kv_heads: 8}\n",
+       "a.yaml:1:21: model.n_kv_heads: 8 key and value heads do not divide 4 query heads; nearest: 4"},
+      {"model: {d_model: 1048576, n_layers: 4096}\nmoe: {experts: 65536}\n",
+       "a.yaml:1:18: model.d_model: about 2.36126e+21 parameters; at most 1e+15 can be counted"},
+      {"moe: {experts: 1}\n", "a.yaml:1:16: moe.experts: a token cannot go to 2 of 1 experts; nearest: 1"},
+      {"moe: {top_k: 1}\n",
+       "a.yaml:1:14: moe.top_k: with moe.top_k = 1 the weight would always be 1, and the router would get no gradient "
+       "from the language-model loss; set moe.renormalise: false (Switch)"},
+      {"moe: {top_k: 1, renormalise: false}\n", ""},
+      {"moe: {layers: [1, 4, -1]}\n",
+       "a.yaml:1:19: moe.layers[1]: no block 4; model.n_layers = 4 gives blocks 0 to 3\n"
+       "a.yaml:1:22: moe.layers[2]: no block -1; model.n_layers = 4 gives blocks 0 to 3"},
+      {"moe: {layers: [1, 3, 1]}\n", "a.yaml:1:22: moe.layers[2]: block 1 is listed twice"},
+      {"moe: {group_size: 100}\n",
+       "a.yaml:1:19: moe.group_size: groups of 100 tokens do not divide train.seq_len = 256; nearest: 64 or 128"},
+      {"parallel: {expert: 3}\n",
+       "a.yaml:1:20: parallel.expert: 8 experts do not divide over 3 ranks; nearest: 2 or 4"},
+      {"parallel: {data: 6, expert: 4}\ntrain: {global_batch: 36}\n",
+       "a.yaml:1:29: parallel.expert: 4 expert ranks do not divide 6 data ranks; nearest: 3 or 6"},
+      {"moe: {experts: 0}\nparallel: {expert: 2}\n",
+       "a.yaml:2:20: parallel.expert: a dense model (moe.experts = 0) has no experts to spread over 2 ranks; set it to "
+       "1"},
+      {"moe: {experts: 0, top_k: 1}\n", ""},
+      {"parallel: {data: 6}\n",
+       "a.yaml:1:18: parallel.data: 32 samples do not divide over 6 data ranks; nearest: 30 or 36"},
+      {"train: {micro_batch: 5}\n",
+       "a.yaml:1:22: train.micro_batch: micro-batches of 5 do not divide train.global_batch = 32; nearest: 4 or 8"},
+      {"parallel: {data: 8}\ntrain: {micro_batch: 3}\n",
+       "a.yaml:2:22: train.micro_batch: a rank's 4 samples of a step (32 over 8) do not divide into micro-batches of "
+       "3; "
+       "nearest: 2 or 4"},
+      {"data: {train: [{path: \"\"}]}\n",
+       "a.yaml:1:23: data.train[0].path: wanted the prefix of a token file, came an empty text"},
+      {"data: {valid: [{path: a, weight: 0}, {path: b, weight: 0}]}\n",
+       "a.yaml:1:15: data.valid: every weight is 0; one must be above"},
+      {"run: {dir: \"\"}\n", "a.yaml:1:12: run.dir: wanted a folder, came an empty text"},
+  };
+  for (const auto& [yaml, error] : cases) EXPECT_EQ(errors_of(yaml), error) << yaml;
+}
+
+TEST(ConfigRules, ABrokenRuleStandsWhereItsLatestKeyDoes) {
+  EXPECT_EQ(usage_error_of([] { read_config("model: {d_model: 256}\n", "a.yaml", {"model.n_heads=3"}); }),
+            "command line: model.n_heads=3: model.n_heads: 3 heads do not divide model.d_model = 256; nearest: 2 or 4 "
+            "heads, or set model.head_dim");
+}
+
+TEST(ConfigRules, LayoutNamesTheNearestThatWouldDo) {
+  Config config;
+  config.train.global_batch = 30;
+  config.parallel.expert = 2;
+  EXPECT_EQ(usage_error_of([&] { check_layout(config, 2); }), "");
+  EXPECT_EQ(usage_error_of([&] { check_layout(config, 4); }),
+            "train.global_batch: 30 samples do not divide over 4 data ranks; nearest: 28 or 32");
+  EXPECT_EQ(usage_error_of([&] { check_layout(config, 64); }),
+            "train.global_batch: 30 samples do not divide over 64 data ranks; nearest: 64");
+  EXPECT_EQ(usage_error_of([&] { check_layout(config, 5); }),
+            "parallel.expert: 2 expert ranks do not divide the run's 5; nearest: 1 or 5");
+  config.train.micro_batch = 4;
+  EXPECT_EQ(
+      usage_error_of([&] { check_layout(config, 2); }),
+      "train.micro_batch: a rank's 15 samples of a step (30 over 2) do not divide into micro-batches of 4; nearest: "
+      "3 or 5");
+  config.train.micro_batch = 5;
+  config.parallel.data = 6;
+  EXPECT_EQ(usage_error_of([&] { check_layout(config, 6); }), "");
+  EXPECT_EQ(usage_error_of([&] { check_layout(config, 3); }),
+            "parallel.data: wanted 6 ranks, but the run has 3; set it to 3, or to 0 for all of them\n"
+            "parallel.expert: 2 expert ranks do not divide the run's 3; nearest: 1 or 3");
+}
+
+TEST(ConfigRules, TrainingWantsTokenFiles) {
+  Config config;
+  EXPECT_NE(usage_error_of([&] { check_training(config); }).find("data.train: no token files"), std::string::npos);
+  config.data.train = {{.path = "a"}};
+  EXPECT_EQ(usage_error_of([&] { check_training(config); }), "");
+}
+
+TEST(ConfigRules, WarnsOfWhatIsRarelyMeant) {
+  Config config;
+  EXPECT_TRUE(warnings(config).empty());
+  config.train.steps = 50;
+  EXPECT_EQ(
+      warnings(config),
+      std::vector<std::string>{"optim.schedule.warmup_steps: the run's 50 steps end before its warm-up of 100 does"});
+  config.train.steps = 500;
+  config.optim.schedule.decay_steps = 450;
+  config.moe.every = 5;
+  EXPECT_EQ(warnings(config),
+            (std::vector<std::string>{"optim.schedule.decay_steps: the run ends before its decay of 450 steps does",
+                                      "moe.every: none of the 4 blocks is MoE, so the model is dense"}));
+  config = {};
+  config.moe.experts = 0;
+  config.moe.layers = {1};
+  EXPECT_EQ(warnings(config),
+            std::vector<std::string>{"moe.layers: has no effect, for moe.experts = 0 makes the model dense"});
+}
+
+TEST(ConfigRules, ResolvedLeavesNothingToWorkOut) {
+  Config config;
+  config.model.d_model = 96;
+  const Config alone = resolved(config);
+  EXPECT_EQ(alone.model.n_kv_heads, 4);
+  EXPECT_EQ(alone.model.head_dim, 24);
+  EXPECT_EQ(alone.model.d_ff, 256);  // 8/3 of 96 is 256
+  EXPECT_EQ(alone.moe.d_ff, 256);
+  EXPECT_EQ(alone.moe.group_size, 256);
+  EXPECT_EQ(alone.train.micro_batch, 0);  // nobody knows the ranks
+
+  const Config on_four = resolved(config, 4);
+  EXPECT_EQ(on_four.parallel.data, 4);
+  EXPECT_EQ(on_four.train.micro_batch, 8);
+
+  config.model.d_ff = 100;
+  config.moe.group_size = 32;
+  config.train.micro_batch = 2;
+  const Config chosen = resolved(config, 4);
+  EXPECT_EQ(chosen.model.d_ff, 100);
+  EXPECT_EQ(chosen.moe.d_ff, 100);
+  EXPECT_EQ(chosen.moe.group_size, 32);
+  EXPECT_EQ(chosen.train.micro_batch, 2);
+}
+
+}  // namespace
+}  // namespace switchyard

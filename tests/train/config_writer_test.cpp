@@ -1,0 +1,189 @@
+#include "train/config_writer.h"
+
+#include <gtest/gtest.h>
+
+#include "train/config_reader.h"
+#include "train/fields.h"
+#include "train/scalar.h"
+
+namespace switchyard {
+namespace {
+
+// A legal configuration in which no field has its default.
+Config unusual() {
+  Config c;
+  c.run = {.dir = "runs/x y",
+           .seed = 18446744073709551615u,
+           .precision = Precision::fp32,
+           .device = DeviceChoice::cuda,
+           .threads = 3};
+  c.model = {.vocab_size = 300,
+             .d_model = 96,
+             .n_layers = 7,
+             .n_heads = 6,
+             .n_kv_heads = 3,
+             .head_dim = 18,
+             .d_ff = 200,
+             .activation = Activation::relu,
+             .qk_norm = false,
+             .tied_embeddings = false,
+             .norm_eps = 1.0 / 3,
+             .rope_theta = 12345.678901234567,
+             .init_std = 5e-324};
+  c.moe = {.experts = 12,
+           .top_k = 3,
+           .d_ff = 40,
+           .layers = {1, 4, 6},
+           .every = 3,
+           .first_dense = 2,
+           .renormalise = false,
+           .capacity_factor = 0.1 + 0.2,
+           .group_size = 16,
+           .balance_loss = 1e-17,
+           .balance_counts = BalanceCounts::all,
+           .balance_scope = BalanceScope::micro_batch,
+           .z_loss = 2e-3,
+           .router_init_scale = 9.999999999999998};
+  c.data.train = {{.path = "a/b-1.c", .weight = 0.1}, {.path = "", .weight = 2}};
+  c.data.train[1].path = "\"odd\" \\ text: # \n\t\x01 'caf\xC3\xA9' ~";
+  c.data.valid = {{.path = "null", .weight = 1e12}};
+  c.train = {.steps = 999,
+             .seq_len = 64,
+             .global_batch = 48,
+             .micro_batch = 4,
+             .recompute = Recompute::block,
+             .log_every = 7,
+             .eval_every = 11,
+             .eval_batches = 13};
+  c.optim = {.lr = 1e-4,
+             .beta1 = 0.8,
+             .beta2 = 0.9999999,
+             .eps = 1e-300,
+             .weight_decay = 0,
+             .clip = 1e9,
+             .schedule = {.kind = ScheduleKind::inverse_sqrt, .warmup_steps = 5, .min_ratio = 0.25, .decay_steps = 9}};
+  c.parallel.data = 6;
+  c.parallel.expert = 3;
+  c.checkpoint = {.every = 17, .keep = 2};
+  return c;
+}
+
+void expect_all_differ(const Section& a, const Section& b, const std::string& path) {
+  ASSERT_EQ(a.fields.size(), b.fields.size());
+  for (std::size_t i = 0; i < a.fields.size(); ++i) {
+    if (std::holds_alternative<SectionList>(a.fields[i].value)) continue;
+    EXPECT_NE(value_text(a.fields[i]), value_text(b.fields[i])) << path << "." << a.fields[i].name;
+  }
+  for (std::size_t i = 0; i < a.sections.size(); ++i)
+    expect_all_differ(a.sections[i], b.sections[i], a.sections[i].name);
+}
+
+void expect_all_equal(const Section& a, const Section& b, const std::string& path) {
+  for (std::size_t i = 0; i < a.fields.size(); ++i) {
+    EXPECT_EQ(value_text(a.fields[i]), value_text(b.fields[i])) << path << "." << a.fields[i].name;
+    if (const auto* list = std::get_if<SectionList>(&a.fields[i].value)) {
+      const std::vector<Section> left = list->items(), right = std::get<SectionList>(b.fields[i].value).items();
+      ASSERT_EQ(left.size(), right.size());
+      for (std::size_t j = 0; j < left.size(); ++j) expect_all_equal(left[j], right[j], a.fields[i].name);
+    }
+  }
+  for (std::size_t i = 0; i < a.sections.size(); ++i)
+    expect_all_equal(a.sections[i], b.sections[i], a.sections[i].name);
+}
+
+TEST(ConfigWriter, WhatIsWrittenReadsBackTheSame) {
+  for (const Comments comments : {Comments::no, Comments::yes}) {
+    Config config = unusual(), defaults;
+    expect_all_differ(describe(config), describe(defaults), "");  // a new field must be given a value above
+    Config again = read_config(write_config(config, comments), "written");
+    expect_all_equal(describe(config), describe(again), "");
+    EXPECT_EQ(again.data.train.at(1).path, config.data.train.at(1).path);
+    EXPECT_EQ(again.moe.capacity_factor, 0.1 + 0.2);  // to the last bit
+    EXPECT_EQ(again.model.norm_eps, 1.0 / 3);
+    EXPECT_EQ(again.model.init_std, 5e-324);
+    EXPECT_EQ(again.moe.layers, config.moe.layers);
+    EXPECT_EQ(again.run.seed, config.run.seed);
+  }
+}
+
+TEST(ConfigWriter, WritesEveryFieldOnALineOfItsOwn) {
+  const std::string yaml = write_config(unusual());
+  for (const char* line :
+       {"run:\n  dir: \"runs/x y\"\n  seed: 18446744073709551615\n  precision: fp32\n", "  layers: [1, 4, 6]\n",
+        "  capacity_factor: 0.30000000000000004\n", "  train:\n    - path: a/b-1.c\n      weight: 0.1\n    - path: \"",
+        "  valid:\n    - path: \"null\"\n", "  schedule:\n    kind: inverse_sqrt\n", "  clip: 1.0e+09\n",
+        "  eps: 1.0e-300\n"})
+    EXPECT_NE(yaml.find(line), std::string::npos) << line << "not in\n" << yaml;
+  EXPECT_EQ(yaml.find('#', yaml.find("valid")), std::string::npos);
+}
+
+TEST(ConfigWriter, CommentsTellMeaningAndRange) {
+  const std::string yaml = write_config(Config{}, Comments::yes);
+  EXPECT_NE(yaml.find("  top_k: 2                # experts that each token goes to [1 to 1024]\n"), std::string::npos);
+  EXPECT_NE(yaml.find("moe:  # experts and their router\n"), std::string::npos);
+  EXPECT_NE(yaml.find("train: []  # token files to train on: [{path: text, weight: number}]\n"), std::string::npos);
+}
+
+TEST(ConfigWriter, NumbersAreTheShortestThatReadBack) {
+  EXPECT_EQ(number_text(1), "1.0");
+  EXPECT_EQ(number_text(0.1), "0.1");
+  EXPECT_EQ(number_text(-0.0), "-0.0");
+  EXPECT_EQ(number_text(1e-8), "1.0e-08");
+  EXPECT_EQ(number_text(1.5e300), "1.5e+300");
+  EXPECT_EQ(number_text(0.1 + 0.2), "0.30000000000000004");
+}
+
+// Texts that some reader of YAML takes for something else must come back as they went.
+TEST(ConfigWriter, TextsSurvive) {
+  for (const char* text : {"~",
+                           "null",
+                           "NULL",
+                           "true",
+                           "No",
+                           "on",
+                           "y",
+                           "3",
+                           "0x1",
+                           "1e5",
+                           ".5",
+                           ".inf",
+                           ".NaN",
+                           ".",
+                           "..",
+                           "-",
+                           "- a",
+                           "a: b",
+                           "a #b",
+                           "#",
+                           "'",
+                           "\"",
+                           "\\",
+                           "*a",
+                           "&a",
+                           "!a",
+                           "%a",
+                           "@a",
+                           "`a",
+                           "[",
+                           "{",
+                           "|",
+                           ">",
+                           " a ",
+                           "a\nb\n",
+                           "\r",
+                           "\t",
+                           "\x7f",
+                           "<<",
+                           "=",
+                           "---",
+                           "caf\xC3\xA9",
+                           "\xF0\x9F\x98\x80",
+                           "/a/b_c-d.e"}) {
+    Config config;
+    config.data.train = {{.path = text}};
+    EXPECT_EQ(read_config(write_config(config), "written").data.train.at(0).path, text);
+  }
+}
+
+}  // namespace
+}  // namespace switchyard
