@@ -94,8 +94,8 @@ INSTANTIATE_TEST_SUITE_P(Types, Attention, testing::Values(DType::f32, DType::bf
                          [](const auto& info) { return std::string(name_of(info.param)); });
 
 // f32: sums of up to 320 terms of size 1 with 2^-24 each stay below 1e-5 in the worst element. bf16: p, ds, y and the
-// result round by up to 2^-9 of themselves each, which leaves 2^-9 in the mean square where none cancels, and delta is
-// made from the rounded y; a single element may be off by several roundings of the largest term, 1 here.
+// result round by up to 2^-8 of themselves each, 2^-10 in the mean square, so that all together stay below 2^-8 in the
+// mean square; a single element may be off by several whole roundings of the largest term, 1 here.
 void expect_definition(AttentionShape s, DType dtype) {
   const Inputs in(s, dtype);
   const Result r = run(in.qkv, in.dy, s);

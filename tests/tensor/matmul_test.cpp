@@ -57,7 +57,7 @@ void expect_product(Types types, std::int64_t m, std::int64_t n, std::int64_t k)
 
 TEST_P(Matmul, IsTheDefinitionForEveryTransposeAndAccumulate) {
   for (std::int64_t m : {1, 17, 65})
-    for (std::int64_t n : {3, 32, 65})
+    for (std::int64_t n : {3, 65})
       for (std::int64_t k : {1, 32, 47}) expect_product(GetParam(), m, n, k);
 }
 
