@@ -5,13 +5,12 @@
 #include "app/configuration.h"
 #include "app/ranks.h"
 #include "train/config_rules.h"
+#include "train/exit_code.h"
 #include "train/signals.h"
 #include "train/trainer.h"
 
 namespace switchyard {
 namespace {
-
-constexpr int kStoppedBySignal = 75;  // EX_TEMPFAIL: run again to go on
 
 struct Options {
   std::string config;
@@ -26,13 +25,15 @@ int train(const Options& options, ProcessGroup& world) {
   const Config config = load_config(options.config, options.overrides, world);
   check_training(config);
   check_layout(config, world.size());
+  if (world.rank() == 0)
+    for (const std::string& warning : warnings(config)) std::fprintf(stderr, "warning: %s\n", warning.c_str());
   listen_for_signals();
   Trainer trainer(resolved(config, world.size()), world, styles.at(options.progress));
   if (options.init_only) {
     trainer.save();
-    return 0;
+    return exit_done;
   }
-  return trainer.run() == Outcome::finished ? 0 : kStoppedBySignal;
+  return trainer.run() == Outcome::finished ? exit_done : exit_stopped;
 }
 
 }  // namespace

@@ -16,7 +16,7 @@ std::vector<bool> moe_blocks(const MoeConfig& moe, std::int64_t n_layers) {
 ModelConfig resolved(ModelConfig m) {
   if (m.n_kv_heads == 0) m.n_kv_heads = m.n_heads;
   if (m.head_dim == 0) m.head_dim = m.d_model / m.n_heads;
-  if (m.d_ff == 0) m.d_ff = is_gated(m.activation) ? (m.d_model * 8 / 3 + 63) / 64 * 64 : 4 * m.d_model;
+  if (m.d_ff == 0) m.d_ff = is_gated(m.activation) ? ((m.d_model * 8 + 2) / 3 + 63) / 64 * 64 : 4 * m.d_model;
   return m;
 }
 

@@ -34,7 +34,7 @@ struct OptimConfig {
   double eps = 1e-8;
   double weight_decay = 0.1;
   double clip = 1.0;
-  ScheduleConfig schedule;
+  ScheduleConfig schedule{};
 
   template <class V>
   void describe(V& v) {

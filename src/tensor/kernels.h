@@ -104,8 +104,8 @@ struct Kernels {
   void (*scatter_add_rows)(Tensor& y_RD, const Tensor& x_ND, const Tensor& index_N);  // y f32, in the order of N
   // y[t] = sum_k weight[t, k] x[slot[t, k]]; an empty weight counts as ones; summed in f32
   void (*combine_rows)(Tensor& y_TD, const Tensor& x_ND, const Tensor& slot_TK, const Tensor& weight_TK);
-  // dx[slot[t, k]] = weight[t, k] dy[t], dweight[t, k] = x[slot[t, k]] . dy[t]; a row of dx has one slot at most, and is
-  // zero without one. dweight may be empty, and x is then not read.
+  // dx[slot[t, k]] = weight[t, k] dy[t], dweight[t, k] = x[slot[t, k]] . dy[t]; a row of dx has one slot at most, and
+  // is zero without one. dweight may be empty, and x is then not read.
   void (*combine_rows_backward)(Tensor& dx_ND, Tensor& dweight_TK, const Tensor& dy_TD, const Tensor& x_ND,
                                 const Tensor& slot_TK, const Tensor& weight_TK);
 

@@ -23,8 +23,8 @@ struct StepMetrics {
   double tokens_per_second = 0;
   double drop_fraction = 0;                      // of choices, over all MoE blocks
   double router_entropy = 0;                     // nats, mean over tokens and MoE blocks
-  std::vector<std::vector<double>> expert_load;  // by MoE block: share of all choices that each expert took
-  std::optional<double> val_loss;
+  std::vector<std::vector<double>> expert_load{};  // by MoE block: share of all choices that each expert took
+  std::optional<double> val_loss{};
 };
 
 std::string to_json(const StepMetrics& metrics);

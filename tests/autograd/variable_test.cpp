@@ -162,22 +162,22 @@ TEST(Backward, FromALeafItselfFiresItsHook) {
   EXPECT_EQ(value_of(a.grad()), 4);
 }
 
-// A chain whose length no stack of 8 MiB could hold: a stack frame takes 32 bytes at least.
-Variable deep_chain(Variable y, const Tensor& kept) {
-  for (int i = 0; i < 300'000; ++i)
+Variable deep_chain(int length, Variable y, const Tensor& kept) {
+  for (int i = 0; i < length; ++i)
     y = record("link", y.value(), {y, y}, [kept](const Tensor& dy) -> Grads { return {dy, {}}; });
   return y;
 }
 
+// A recursive walk keeps a hundred bytes a node at least, a recursive end 32: no stack of 8 MiB holds these.
 TEST(DeepGraph, GoesBackwardWithoutRecursion) {
   Variable x = leaf(1);
-  deep_chain(x, {}).backward(floats({1}, {3}));
+  deep_chain(100'000, x, {}).backward(floats({1}, {3}));
   EXPECT_EQ(value_of(x.grad()), 3);
 }
 
 TEST(DeepGraph, DiesWithoutRecursion) {
   const Tensor kept = floats({1}, {0});
-  deep_chain(leaf(1), kept);
+  deep_chain(300'000, leaf(1), kept);
   EXPECT_TRUE(kept.sole_owner());
 }
 

@@ -4,38 +4,12 @@
 
 #include "model/count.h"
 #include "model/layouts.h"
+#include "model/placement.h"
 
 namespace switchyard {
 namespace {
 
 using test::SmallModel;
-
-// Ranks of the world, and ranks that an MoE block's experts are spread over.
-class ModelLayouts : public testing::TestWithParam<std::pair<int, int>> {};
-INSTANTIATE_TEST_SUITE_P(Ranks, ModelLayouts,
-                         testing::Values(std::pair{1, 1}, std::pair{2, 1}, std::pair{2, 2}, std::pair{4, 4},
-                                         std::pair{4, 2}));
-
-TEST_P(ModelLayouts, EqualOneRank) {
-  const auto [ranks, expert_ranks] = GetParam();
-  run_ranks(ranks, [ep = expert_ranks](ProcessGroup& world) { test::check_layout(world, ep); });
-}
-
-TEST_P(ModelLayouts, EqualOneRankWithABalanceLossOverTheMicroBatch) {
-  const auto [ranks, expert_ranks] = GetParam();
-  SmallModel small;
-  small.moe.balance_scope = BalanceScope::micro_batch;
-  run_ranks(ranks, [&, ep = expert_ranks](ProcessGroup& world) { test::check_layout(world, ep, small); });
-}
-
-TEST(Recompute, GivesTheSameBits) {
-  run_ranks(2, [](ProcessGroup& world) {
-    SmallModel small;
-    const test::ModelRun kept = test::run_model(small, world, 2);
-    small.recompute = Recompute::block;
-    test::expect_same_bits(test::run_model(small, world, 2), kept);
-  });
-}
 
 TEST(MicroBatches, SumToTheWholeBatch) {
   const auto self = make_self_group();

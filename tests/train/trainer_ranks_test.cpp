@@ -1,0 +1,164 @@
+#include "train/trainer.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "grad_check.h"
+#include "ranks.h"
+#include "train/small_run.h"
+#include "train/state.h"
+
+namespace switchyard {
+namespace {
+
+using test::RunDir;
+
+std::vector<double> train(Trainer& trainer, int steps) {
+  std::vector<double> losses;
+  for (int i = 0; i < steps; ++i) {
+    const StepMetrics m = trainer.step();
+    losses.insert(losses.end(), {m.loss, m.balance_loss, m.z_loss, m.grad_norm, m.drop_fraction, m.router_entropy});
+  }
+  return losses;
+}
+
+TEST(Resume, TenAndTenStepsAreTwentyBitForBit) {
+  test::on_ranks({1, 2}, [](ProcessGroup& world) {
+    for (const Precision precision : {Precision::fp32, Precision::bf16}) {
+      const RunDir dir("resume", world);
+      const Config config = dir.config(world.size(), world.size(), precision);
+
+      std::vector<double> straight;
+      {
+        Trainer trainer(config, world, ProgressStyle::none);
+        straight = train(trainer, 20);
+        trainer.save();
+      }
+      world.barrier();
+      if (world.rank() == 0) std::filesystem::rename(dir.path() / "run", dir.path() / "straight");
+      world.barrier();
+
+      std::vector<double> halves;
+      for (int half = 0; half < 2; ++half) {
+        Trainer trainer(config, world, ProgressStyle::none);
+        EXPECT_EQ(trainer.steps_done(), 10 * half);
+        const std::vector<double> losses = train(trainer, 10);
+        halves.insert(halves.end(), losses.begin(), losses.end());
+        trainer.save();
+      }
+      EXPECT_EQ(halves, straight);
+      world.barrier();
+      const auto a = test::contents(dir.path() / "straight/checkpoints/step-00000020");
+      const auto b = test::contents(dir.path() / "run/checkpoints/step-00000020");
+      EXPECT_EQ(a.size(), std::size_t(world.size()) + 3);  // ranks' files, checkpoint.h5, manifest, sums
+      EXPECT_TRUE(a == b) << "the checkpoints differ";
+      world.barrier();
+    }
+  });
+}
+
+TEST(Layouts, LossesAgreeOverTwentySteps) {
+  test::on_ranks({2, 4}, [](ProcessGroup& world) {
+    const RunDir dir("layouts", world);
+    const auto self = make_self_group();
+    Config alone = dir.config(1, 1);
+    alone.run.dir += text("-alone-", world.rank());
+    Trainer one(alone, *self, ProgressStyle::none);
+    const std::vector<double> expected = train(one, 20);
+    for (int expert_ranks = 1; expert_ranks <= world.size(); expert_ranks *= 2) {
+      Trainer trainer(dir.config(world.size(), expert_ranks), world, ProgressStyle::none);
+      const std::vector<double> losses = train(trainer, 20);
+      // f32 rounding, grown by AdamW over twenty steps: it divides by the root of tiny second moments.
+      for (std::size_t i = 0; i < losses.size(); ++i) EXPECT_NEAR(losses[i], expected[i], 2e-3 * (1 + expected[i]));
+    }
+  });
+}
+
+// Every parameter and state of the run, whole, by name.
+std::map<std::string, std::vector<float>> whole_state(const Config& config, ProcessGroup& self) {
+  Trainer trainer(config, self, ProgressStyle::none);
+  std::map<std::string, std::vector<float>> tensors;
+  for (const LogicalTensor& t : logical_tensors(trainer.model().parameters(), trainer.optimizer(), trainer.mesh()))
+    tensors[t.name] = {t.local.data<float>(), t.local.data<float>() + t.local.numel()};
+  return tensors;
+}
+
+TEST(Resharding, FourExpertRanksLoadOnOneAndOnTwoByTwo) {
+  test::on_ranks({4}, [](ProcessGroup& world) {
+    const RunDir dir("reshard", world);
+    std::map<std::string, std::vector<float>> saved;  // this rank's slices, by name and origin
+    const auto slices = [&](Trainer& trainer) {
+      for (const LogicalTensor& t : logical_tensors(trainer.model().parameters(), trainer.optimizer(), trainer.mesh()))
+        saved[text(t.name, " from ", t.origin[0])] = {t.local.data<float>(), t.local.data<float>() + t.local.numel()};
+    };
+    {
+      Trainer four(dir.config(4, 4), world, ProgressStyle::none);
+      train(four, 3);
+      four.save();
+      slices(four);
+    }
+    world.barrier();
+
+    // on one rank: the slices lie at their place in the whole tensors
+    const auto self = make_self_group();
+    const auto whole = whole_state(dir.config(1, 1), *self);
+    for (const auto& [key, values] : saved) {
+      const std::string name = key.substr(0, key.find(" from "));
+      const auto rows = std::size_t(std::stoul(key.substr(key.find(" from ") + 6)));
+      const std::vector<float>& all = whole.at(name);
+      const bool expert = name.find(".experts.") != std::string::npos;
+      ASSERT_EQ(all.size(), values.size() * (expert ? 4 : 1)) << name;
+      EXPECT_EQ(std::memcmp(all.data() + rows * values.size(), values.data(), values.size() * sizeof(float)), 0) << key;
+    }
+
+    // on 2 x 2, saved again from there, and loaded on one
+    {
+      Config square = dir.config(4, 2);
+      Trainer trainer(square, world, ProgressStyle::none);
+      EXPECT_EQ(trainer.steps_done(), 3);
+      trainer.save();
+    }
+    world.barrier();
+    EXPECT_TRUE(whole_state(dir.config(1, 1), *self) == whole);
+    world.barrier();
+  });
+}
+
+TEST(Guard, NamesTheRankWhoseConfigurationDiffers) {
+  test::on_ranks({2, 4}, [](ProcessGroup& world) {
+    const RunDir dir("guard", world);
+    Config config = dir.config(world.size(), 2);
+    if (world.rank() == 1) config.optim.lr = 0.5;
+    try {
+      Trainer trainer(config, world, ProgressStyle::none);
+      FAIL() << "ranks with different learning rates should not train together";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.fault(), Fault::communication);
+      EXPECT_NE(std::string(error.what()).find("configuration"), std::string::npos) << error.what();
+      EXPECT_NE(std::string(error.what()).find("rank 1"), std::string::npos) << error.what();
+    }
+    world.barrier();
+  });
+}
+
+TEST(Numeric, ANonFiniteLossStopsBeforeTheUpdate) {
+  test::on_ranks({2}, [](ProcessGroup& world) {
+    const RunDir dir("numeric", world);
+    Trainer trainer(dir.config(2, 2), world, ProgressStyle::none);
+    train(trainer, 1);
+    Variable& norm = trainer.model().parameters().back().variable;
+    norm.value().data<float>()[0] = NAN;
+    try {
+      trainer.step();
+      FAIL() << "a loss that is not a number should be an error";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.fault(), Fault::numeric);
+    }
+    EXPECT_EQ(trainer.steps_done(), 1);
+    world.barrier();
+  });
+}
+
+}  // namespace
+}  // namespace switchyard
