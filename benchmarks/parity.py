@@ -23,7 +23,7 @@ STEPS = 20
 
 # Both fp32 runs differ from an fp64 run by rounding, which AdamW carries on from step to step: it divides each gradient
 # by its own size, so that rounding in the small ones reaches the weights undiminished. PyTorch's fp32 run, printed as
-# the yardstick, stays within 3e-6 (losses), 3e-5 (gradient norm) and 3e-5 (weights, of their change); we may differ by
+# the yardstick, stays within 3e-6 (losses), 3e-5 (gradient norm) and 1e-4 (weights, of their change); we may differ by
 # a few times that, for sums in another order. The smallest faults tried, weight decay of 0.11 for 0.1 or clipping at
 # 1.001 for 1, move the gradient norm by 4e-4 and 2e-4; most move the loss by more than 1e-2.
 LOSS_TOLERANCE = 1e-4
@@ -32,7 +32,7 @@ WEIGHT_TOLERANCE = 1e-3
 TIE = 1e-5
 
 TINY = {
-    "run": {"seed": 7, "precision": "fp32", "device": "cpu", "threads": 2},
+    "run": {"seed": 7, "precision": "fp32", "device": "cpu", "threads": 1},
     "model": {"vocab_size": 96, "d_model": 48, "n_layers": 4, "n_heads": 4, "n_kv_heads": 4, "head_dim": 12, "d_ff": 80,
               "activation": "swiglu", "qk_norm": True, "tied_embeddings": False, "norm_eps": 1e-6, "rope_theta": 10000,
               "init_std": 0.1},
@@ -184,6 +184,7 @@ def check(switchyard, name, settings, ranks=1):
             "data": data, "checkpoint": {"every": STEPS, "keep": 2}}
         initial, final, metrics = run_ours(switchyard, settings, directory, ranks)
         config = pytorch_model.load_config(directory / "config.yaml")
+        torch.set_num_threads(config.run.threads)
         batch, lrs = torch.from_numpy(batch), [m["lr"] for m in metrics]
         pytorch = run_pytorch(config, initial, batch, lrs, torch.float32)
         exact = run_pytorch(config, initial, batch, lrs, torch.float64)
@@ -205,7 +206,6 @@ def main():
     parser.add_argument("--config", type=Path, help="this configuration's model instead of the tiny variants")
     args = parser.parse_args()
 
-    torch.set_num_threads(2)
     if args.config:
         return 0 if check_model(args.switchyard, args.config) else 1
     good = [check(args.switchyard, name, merged(TINY, {k: v for k, v in changes.items() if k != "ranks"}),

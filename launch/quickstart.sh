@@ -39,6 +39,9 @@ fi
 [ $status = 0 ] || exit $status
 
 run=$(build/switchyard config configs/quickstart.yaml "$@" | sed -n 's/^  dir: //p' | head -n 1)
+step "Held-out loss on the whole of Persuasion"
+launch/local.sh $ranks eval "$run"
+
 step "What it writes when it goes on from \"She had\""
 launch/local.sh $ranks generate "$run" --prompt "She had" --tokens 300 --temperature 0.7
 

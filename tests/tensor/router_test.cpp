@@ -44,8 +44,11 @@ struct Placed {
   bool operator==(const Placed&) const = default;
 };
 Placed place(const Tensor& expert_TK, Placement placement) {
-  Tensor slot = poisoned(expert_TK.shape(), DType::i32), token = poisoned({expert_TK.numel()}, DType::i32),
-         count = poisoned({placement.experts}, DType::i32);
+  Tensor slot = poisoned(expert_TK.shape(), DType::i32), count = poisoned({placement.experts}, DType::i32);
+  // The poison of an index is -1, which is also an answer.
+  Tensor token =
+      ints({expert_TK.numel()}, std::vector<std::int32_t>(static_cast<std::size_t>(expert_TK.numel()), 9999));
+  k.copy(slot, token.view(slot.shape()));
   k.place(slot, token, count, expert_TK, placement);
   return {values(slot), values(token), values(count)};
 }

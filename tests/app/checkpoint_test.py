@@ -1,0 +1,196 @@
+#!/usr/bin/env python3
+"""Damaged checkpoints are named, never read and never cost a good one; a full disk neither."""
+
+import functools
+import hashlib
+import json
+import resource
+import shutil
+
+from switchyard_run import Scenario, main
+
+WAYS = {
+    "first bit flipped": lambda b: bytes([b[0] ^ 1]) + b[1:],
+    "middle bit flipped": lambda b: b[: len(b) // 2] + bytes([b[len(b) // 2] ^ 16]) + b[len(b) // 2 + 1:],
+    "last bit flipped": lambda b: b[:-1] + bytes([b[-1] ^ 128]),
+    "cut in half": lambda b: b[: len(b) // 2],
+    "cut by a byte": lambda b: b[:-1],
+    "a byte longer": lambda b: b + b"\n",
+    "empty": lambda b: b"",
+    "deleted": lambda b: None,
+}
+
+
+def change(path, way):
+    content = WAYS[way](path.read_bytes())
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+
+
+def hashes(directory):
+    return {str(p.relative_to(directory)): hashlib.sha256(p.read_bytes()).hexdigest()
+            for p in sorted(directory.rglob("*")) if p.is_file()}
+
+
+def limit_files_to(size):
+    """Writing beyond gives an error, as on a full disk: Python ignores SIGXFSZ, and the program inherits that."""
+    return {"preexec_fn": functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, size)),
+            "restore_signals": False}
+
+
+class Checkpoints(Scenario):
+    """A finished run of six steps with checkpoints of steps 2, 4 and 6."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.good = cls.home / "good"
+        cls.good.mkdir()
+        for name in ("tiny.yaml", "tokens.bin", "tokens.idx", "tokens.json"):
+            shutil.copy(cls.home / name, cls.good)
+        scenario = cls("setUp")
+        scenario.folder = cls.good
+        scenario.finished(ranks=2, *["parallel.expert=2"])
+
+    def setUp(self):
+        super().setUp()
+        self.restore()
+
+    def restore(self):
+        self.run = self.folder / "run"
+        shutil.rmtree(self.run, ignore_errors=True)
+        shutil.copytree(self.good / "run", self.run)
+        self.saved = self.run / "checkpoints"
+        self.newest = self.saved / "step-00000006"
+
+    def files(self):
+        return sorted(path.name for path in self.newest.iterdir())
+
+    def train_on(self, *overrides, **options):
+        return self.train("parallel.expert=1", *overrides, **options)
+
+    def test_inspect_and_verify_a_good_one(self):
+        self.assertEqual(self.files(),
+                         ["SHA256SUMS", "checkpoint.h5", "manifest.json", "rank-00000.h5", "rank-00001.h5"])
+        for path in ("run", "run/checkpoints", "run/checkpoints/step-00000006"):
+            told = self.run_here("inspect", path, "--json")
+            self.assertDone(told)
+            report = json.loads(told.out)
+            self.assertEqual((report["step"], report["world_size"], report["tokens"]), (6, 2, 6 * 8 * 16))
+            self.assertIn("model.norm.weight", [tensor["name"] for tensor in report["tensors"]])
+            for file in report["files"]:
+                content = (self.newest / file["name"]).read_bytes()
+                self.assertEqual((len(content), hashlib.sha256(content).hexdigest()), (file["bytes"], file["sha256"]))
+            told = self.run_here("verify", path, "--json")
+            self.assertDone(told)
+            report = json.loads(told.out)
+            self.assertEqual((report["good"], report["problems"], report["step"]), (True, [], 6))
+
+    def test_verify_names_every_damaged_file(self):
+        for name in self.files():
+            for way in WAYS:
+                with self.subTest(f"{name} {way}"):
+                    self.restore()
+                    change(self.newest / name, way)
+                    told = self.run_here("verify", "run")
+                    self.assertEqual(told.code, 4, told)
+                    self.assertIn(name, told.out + told.err)
+                    self.assertQuiet(told)
+        report = json.loads(self.run_here("verify", "run", "--json").out)
+        self.assertFalse(report["good"])
+
+    def test_train_falls_back_and_goes_on(self):
+        """To the same end as if nothing had happened, bit for bit, though on one rank and not two."""
+        older = [self.saved / "step-00000002", self.saved / "step-00000004"]
+        before = [hashes(path) for path in older]
+        want = None
+        for number, name in enumerate(self.files()):
+            for way in list(WAYS)[number % 2::2]:
+                with self.subTest(f"{name} {way}"):
+                    self.restore()
+                    change(self.newest / name, way)
+                    result = self.train_on()
+                    self.assertDone(result)
+                    spoken = result.out + result.err
+                    self.assertIn("warning: ", spoken)
+                    self.assertIn(name, spoken)
+                    self.assertIn("at step 4", spoken)
+                    self.assertEqual([hashes(path) for path in older], before)
+                    want = want or self.losses()
+                    self.assertEqual(self.losses(), want)
+                    self.assertDone(self.run_here("verify", "run"))
+
+    def test_two_ranks_fall_back_together(self):
+        change(self.newest / "rank-00001.h5", "middle bit flipped")
+        result = self.train("parallel.expert=2", ranks=2)
+        self.assertDone(result)
+        self.assertEqual((result.out + result.err).count("warning: "), 1, result)
+        self.assertEqual(self.latest(), "step-00000006")
+
+    def test_a_damaged_pointer_to_the_latest_costs_nothing(self):
+        for way in WAYS:
+            with self.subTest(way):
+                self.restore()
+                before = hashes(self.newest)
+                change(self.saved / "latest", way)
+                result = self.train_on()
+                self.assertDone(result)
+                self.assertIn("at step 6", result.out)
+                self.assertEqual(hashes(self.newest), before)
+
+    def test_all_damaged(self):
+        for path in self.saved.glob("step-*"):
+            change(path / "rank-00000.h5", "middle bit flipped")
+        before = hashes(self.run)
+        for ranks in (None, 2):
+            for command in (("train", "tiny.yaml"), ("eval", "run"), ("generate", "run")):
+                with self.subTest(f"{command} on {ranks} ranks"):
+                    result = self.run_here(*command, ranks=ranks)
+                    self.assertRefused(result, 4, "step-00000002", "step-00000004", "step-00000006")
+                    self.assertEqual(hashes(self.run), before)
+
+    def test_commands_without_a_checkpoint(self):
+        for command in ("eval", "generate", "verify", "inspect"):
+            (self.folder / "nothing").mkdir(exist_ok=True)
+            with self.subTest(command):
+                self.assertEqual(self.run_here(command, "nothing").code, 4)
+        self.assertRefused(self.run_here("eval", "nowhere"), 4, "nowhere")
+        self.assertRefused(self.run_here("generate", "nowhere", ranks=2), 4, "nowhere")
+
+    def test_a_named_checkpoint_is_not_replaced_by_another(self):
+        change(self.newest / "rank-00000.h5", "middle bit flipped")
+        self.assertRefused(self.run_here("eval", "run/checkpoints/step-00000006"), 4, "rank-00000.h5")
+        self.assertDone(self.run_here("eval", "run/checkpoints/step-00000004"))
+
+    def test_another_shape_of_model_is_refused(self):
+        result = self.train_on("model.d_ff=48")
+        self.assertRefused(result, 4, "d_ff" if "d_ff" in result.err else "shape")
+        before = hashes(self.run)
+        self.assertRefused(self.train_on("train.global_batch=16"), 2, "train.global_batch")
+        self.assertEqual(hashes(self.run), before)
+
+    def test_a_full_disk_while_saving(self):
+        before = hashes(self.saved)
+        for ranks in (None, 2):
+            result = self.train("train.steps=8", ranks=ranks, **limit_files_to(65536))
+            self.assertRefused(result, 4, "step-00000008")
+            self.assertEqual(hashes(self.saved), before)
+        self.finished("train.steps=8")
+        self.assertEqual(self.latest(), "step-00000008")
+
+    def test_a_full_disk_while_logging(self):
+        history = (self.run / "metrics.jsonl").read_bytes()
+        size = len(history) + 100
+        self.assertRefused(self.train("train.steps=8", **limit_files_to(size)), 3, "metrics.jsonl")
+        self.finished("train.steps=8")
+        self.assertEqual([line["step"] for line in self.metrics()], list(range(1, 9)))
+
+    def test_a_full_disk_never_shortens_the_log(self):
+        before = self.losses()
+        self.assertRefused(self.train("train.steps=8", **limit_files_to(1500)), 3, "metrics.jsonl")
+        self.assertEqual(self.losses()[:6], before)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+#!/usr/bin/env python3
+"""Runs that are stopped, killed, continued and repeated, and what they write."""
+
+import math
+import os
+import shutil
+import signal
+
+from switchyard_run import LIMIT, Scenario, main
+
+LONG = "train.steps=1000000"  # more than any test waits for
+STOPPED = 75
+
+KEYS = ["step", "tokens", "loss", "balance_loss", "z_loss", "lr", "grad_norm", "tokens_per_second", "drop_fraction",
+        "router_entropy", "expert_load"]
+
+
+class Runs(Scenario):
+    def lines(self, directory="run"):
+        path = self.folder / directory / "metrics.jsonl"
+        return path.read_bytes().count(b"\n") if path.exists() else 0
+
+    def step_of_latest(self, directory="run"):
+        return int(self.latest(directory).removeprefix("step-"))
+
+    def stop(self, name, *overrides, ranks=None):
+        """A run that the signal reaches after its third step."""
+        with self.start("train", "tiny.yaml", LONG, "checkpoint.every=0", "train.eval_every=0", *overrides, ranks=ranks) as job:
+            job.wait_for(lambda: self.lines() >= 3)
+            job.process.send_signal(name)
+            return job.finish()
+
+    def test_metrics(self):
+        self.finished()
+        for number, line in enumerate(self.metrics(), 1):
+            self.assertEqual(list(line), KEYS + (["val_loss"] if number % 3 == 0 else []))
+            self.assertEqual((line["step"], line["tokens"]), (number, number * 8 * 16))
+            self.assertEqual([len(each) for each in line["expert_load"]], [4])
+            self.assertAlmostEqual(sum(line["expert_load"][0]) + line["drop_fraction"], 1, places=6)
+            self.assertTrue(0 < line["router_entropy"] <= math.log(4) + 1e-6)
+            self.assertTrue(all(line[key] > 0 for key in ("loss", "lr", "grad_norm", "tokens_per_second")))
+        self.assertEqual(line["step"], 6)
+
+    def test_again_says_done(self):
+        self.finished()
+        before = (self.folder / "run/metrics.jsonl").read_bytes()
+        for ranks in (None, 2):
+            again = self.finished(ranks=ranks)
+            self.assertIn("done already: 6 of 6 steps", again.out)
+        self.assertEqual((self.folder / "run/metrics.jsonl").read_bytes(), before)
+
+    def test_same_seed_same_losses(self):
+        self.finished("run.dir=a")
+        self.finished("run.dir=b")
+        self.finished("run.dir=c", "run.seed=2")
+        self.assertEqual(self.losses("a"), self.losses("b"))
+        self.assertNotEqual(self.losses("a"), self.losses("c"))
+
+    def test_stop_and_resume_changes_nothing(self):
+        """Two ranks stopped by SIGUSR1 to mpirun, against a run that nobody stopped."""
+        stopped = self.stop(signal.SIGUSR1, "parallel.expert=2", ranks=2)
+        self.assertEqual(stopped.code, STOPPED, stopped)
+        self.assertIn("stopped by a signal", stopped.out)
+        self.assertQuiet(stopped)
+        self.assertEqual(stopped.err, "", stopped)
+        step = self.step_of_latest()
+        self.assertEqual(self.lines(), step)
+        options = (f"train.steps={step + 4}", "parallel.expert=2", "train.eval_every=0", "checkpoint.every=0")
+        resumed = self.finished(*options, ranks=2)
+        self.assertIn(f"at step {step}", resumed.out)
+        self.finished(*options, "run.dir=straight", ranks=2)
+        self.assertEqual(len(self.losses()), step + 4)
+        self.assertEqual(self.losses(), self.losses("straight"))
+
+    def test_every_stop_signal_saves(self):
+        for name in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
+            with self.subTest(name):
+                shutil.rmtree(self.folder / "run", ignore_errors=True)
+                stopped = self.stop(name)
+                self.assertEqual(stopped.code, STOPPED, stopped)
+                self.assertEqual(stopped.err, "", stopped)
+                self.assertEqual(self.step_of_latest(), self.lines())
+                self.assertDone(self.run_here("verify", "run"))
+
+    def test_interrupting_mpirun_saves(self):
+        """mpirun has an exit code of its own then, but waits until the ranks have saved."""
+        for name in (signal.SIGINT, signal.SIGTERM):
+            with self.subTest(name):
+                shutil.rmtree(self.folder / "run", ignore_errors=True)
+                self.assertNotEqual(self.stop(name, ranks=2).code, 0)
+                self.assertEqual(self.step_of_latest(), self.lines())
+                self.assertDone(self.run_here("verify", "run"))
+
+    def test_save_and_go_on(self):
+        for ranks in (None, 2):
+            with self.subTest(f"{ranks} ranks"):
+                shutil.rmtree(self.folder / "run", ignore_errors=True)
+                with self.start("train", "tiny.yaml", LONG, "checkpoint.every=0", "train.eval_every=0", ranks=ranks) as job:
+                    job.wait_for(lambda: self.lines() >= 1)
+                    job.process.send_signal(signal.SIGUSR2)
+                    job.wait_for(self.latest)
+                    saved = self.step_of_latest()
+                    job.wait_for(lambda: self.lines() >= saved + 3)
+                    job.process.send_signal(signal.SIGUSR1)
+                    self.assertEqual(job.finish().code, STOPPED)
+                self.assertEqual(self.checkpoints()[0], f"step-{saved:08d}")
+
+    def test_a_killed_rank_ends_the_job_and_the_next_run_resumes(self):
+        options = ("parallel.expert=2", "checkpoint.every=5", "train.eval_every=0")
+        with self.start("train", "tiny.yaml", LONG, *options, ranks=2) as job:
+            job.wait_for(self.latest)
+            ranks = job.ranks()
+            self.assertEqual(len(ranks), 2)
+            os.kill(ranks[1], signal.SIGKILL)
+            ended = job.finish(timeout=LIMIT / 2)
+        self.assertNotEqual(ended.code, 0, ended)
+        step = self.step_of_latest()
+        resumed = self.finished(f"train.steps={step + 3}", *options, ranks=2)
+        self.assertIn(f"at step {step}", resumed.out)
+        self.finished(f"train.steps={step + 3}", *options, "run.dir=straight", ranks=2)
+        self.assertEqual(self.losses(), self.losses("straight"))
+
+    def test_init_only_saves_step_zero(self):
+        self.finished("--init-only")
+        self.assertEqual(self.checkpoints(), ["step-00000000"])
+        self.assertIn("at step 0", self.finished().out)
+
+    def test_a_diverging_run_says_so(self):
+        result = self.train("optim.lr=100", "optim.clip=0", "model.init_std=10", "train.steps=200", "model.qk_norm=false",
+                            "moe.z_loss=100", "optim.beta1=0", "optim.beta2=0", "train.eval_every=0")
+        self.assertRefused(result, 5, "learning" if "learning" in result.err else "optim.lr")
+
+
+class AfterTraining(Scenario):
+    def test_ranks_do_not_matter(self):
+        """The same text, and the same held-out loss to 1e-4, on one rank and two; and what train reported."""
+        trained = self.finished("train.eval_batches=0", "moe.capacity_factor=0")
+        texts, losses = [], []
+        for ranks in (None, 1, 2):
+            said = self.run_here("generate", "run", "--prompt", "ab", "--tokens", "20", "--seed", "3", ranks=ranks)
+            self.assertDone(said)
+            self.assertTrue(said.out.startswith("ab"), said)
+            texts.append(said.out)
+            measured = self.run_here("eval", "run", ranks=ranks)
+            self.assertDone(measured)
+            losses.append(float(measured.out.split(": ")[1].split()[0]))
+        self.assertEqual(texts, texts[:1] * 3)
+        self.assertLessEqual(max(losses) - min(losses), 1e-4)
+        self.assertAlmostEqual(losses[0], self.metrics()[-1]["val_loss"], delta=1e-4)
+        self.assertIn("held-out loss", trained.out)
+
+    def test_eval_of_other_files(self):
+        self.finished("data.valid=[]")
+        self.assertRefused(self.run_here("eval", "run"), 2, "data.valid", "--data")
+        self.assertDone(self.run_here("eval", "run", "--data", "tokens"))
+        self.assertRefused(self.run_here("eval", "run", "--data", "nowhere"), 3, "nowhere")
+
+
+if __name__ == "__main__":
+    main()
