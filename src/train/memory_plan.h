@@ -12,13 +12,16 @@ struct MemoryPlan {
   std::array<std::int64_t, kMemoryKinds> bytes{};
 };
 
-// The configuration is resolved for world_size ranks. With P parameters on the rank (its share of the experts), of
-// which M are matrices that products read:
-//   parameters   4 P, and 4 M for the two packed bf16 copies of a matrix where rows are bf16
-//   gradients    4 P
-//   optimizer    8 P
-//   activations  of one micro-batch: what each op keeps for backward (docs/memory.md), experts evenly loaded
-//   communication  one bucket of gradients where there are replicas
+// The configuration is resolved for world_size ranks. With P parameters on the rank (its share of the experts) and M of
+// them in matrices that products read:
+//   parameters     4 P, and 4 M for the two packed bf16 copies of each matrix where rows are bf16
+//   gradients      4 P
+//   optimizer      8 P
+//   activations    of one micro-batch: what each op keeps for backward, experts evenly loaded, and the widest block's
+//                  gradients, which live while backward passes it
+//   communication  one bucket of gradients, and the rows on their way to experts and back, where there are several
+//   ranks
+// Blocks of the allocator are rounded up by at most an eighth, which this leaves out.
 MemoryPlan plan_memory(const Config& config, int world_size);
 
 }  // namespace switchyard
