@@ -51,8 +51,7 @@ MemoryPlan plan_memory(const Config& c, int world_size) {
   set(Memory::gradients, 4 * held);
   set(Memory::optimizer, 8 * held);
   set(Memory::activations, kept + widest + 2 * tokens * size * c.model.d_model);
-  const std::int64_t rows = ep > 1 ? 2 * tokens * c.moe.top_k * size * c.model.d_model : 0;
-  set(Memory::communication, world_size > 1 ? std::min<std::int64_t>(8 << 20, 4 * held) + rows : 0);
+  set(Memory::communication, world_size > 1 ? std::min<std::int64_t>(8 << 20, 4 * held) : 0);
   return plan;
 }
 
