@@ -198,8 +198,8 @@ def main():
         config = yaml.safe_load(args.config.read_text())
         config["run"] |= {"dir": f"{directory}/run", "threads": len(cores)}
         config["data"] = {"train": [{"path": f"{directory}/tokens"}]}
-        vocab, batch_tokens = config["model"]["vocab_size"], config["train"]["global_batch"] * config["train"]["seq_len"]
-        write_tokens(f"{directory}/tokens", np.random.default_rng(0).integers(vocab, size=1 << 20), vocab)
+        random_bytes = np.random.default_rng(0).integers(256, size=1 << 20)  # as `switchyard bench` makes its own
+        write_tokens(f"{directory}/tokens", random_bytes, config["model"]["vocab_size"])
         path = Path(directory, "config.yaml")
         path.write_text(yaml.safe_dump(config))
 
@@ -218,7 +218,8 @@ def main():
         raise SystemExit(f"others used the cores in {args.rounds - len(kept)} of {args.rounds} rounds: nothing to report")
     result = {"machine": machine(), "versions": versions(args.switchyard), "config": config, "rounds": len(kept),
               "dropped": args.rounds - len(kept),
-              **summarise({name: [s[i][0] for i in kept] for name, s in steps.items()}, batch_tokens),
+              **summarise({name: [s[i][0] for i in kept] for name, s in steps.items()},
+                         config["train"]["global_batch"] * config["train"]["seq_len"]),
               "raw_seconds_and_others_share": steps}
     report(result)
     if args.out:

@@ -13,16 +13,17 @@ while read -r folder allowed; do
   done < <(grep -rnE '^#include "[a-z_]+/' "$folder" --include='*.h' --include='*.cpp' --include='*.cu' --include='*.cuh')
 done <<'RULES'
 tensor
+files      tensor
 autograd   tensor
 dist       tensor autograd
 optim      tensor autograd dist
-data       tensor autograd dist
-checkpoint tensor autograd dist
+data       tensor files autograd dist
+checkpoint tensor files autograd dist
 layers     tensor autograd dist
 moe        tensor autograd dist layers
 model      tensor autograd dist layers moe
-train      tensor autograd dist optim data checkpoint layers moe model
-app        tensor autograd dist optim data checkpoint layers moe model train
+train      tensor files autograd dist optim data checkpoint layers moe model
+app        tensor files autograd dist optim data checkpoint layers moe model train
 RULES
 
 # Each third-party header has one home.
@@ -34,6 +35,7 @@ while read -r header homes; do
   done < <(grep -rnE "^#include <$header" . --include='*.h' --include='*.cpp' --include='*.cu' --include='*.cuh' | sed 's|^\./||')
 done <<'HOMES'
 mpi.h       dist/mpi_group.cpp
+openssl/    files/sha256.cpp
 hdf5.h      checkpoint/hdf5_file.cpp
 dnnl        tensor/cpu/*
 yaml-cpp/   train/*

@@ -1,5 +1,6 @@
 #include "app/configuration.h"
 
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -14,7 +15,7 @@ Config load_config(const std::string& path, const std::vector<std::string>& over
     std::ifstream file(path, std::ios::binary);
     std::stringstream text;
     text << file.rdbuf();
-    message = file ? "+" + text.str() : "-";
+    message = file && !std::filesystem::is_directory(path) ? "+" + text.str() : "-";
   }
   message = broadcast_text(world, message, 0);
   SY_REQUIRE(message[0] == '+', Fault::usage, "cannot read the configuration ", path);

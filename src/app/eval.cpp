@@ -20,7 +20,10 @@ int eval(const Options& options, ProcessGroup& world) {
   const auto say = [&](const std::string& line) {
     if (world.rank() == 0) fmt::print("{}\n", line);
   };
-  const Restored r = restore(options.path, options.overrides, world, say);
+  const auto warn = [&](const std::string& line) {
+    if (world.rank() == 0) fmt::print(stderr, "warning: {}\n", line);
+  };
+  const Restored r = restore(options.path, options.overrides, world, warn);
   std::vector<DataSource> sources = r.config.data.valid;
   if (!options.data.empty()) sources.clear();
   for (const std::string& prefix : options.data) sources.push_back({.path = prefix});

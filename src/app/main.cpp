@@ -3,6 +3,7 @@
 #include <new>
 
 #include "app/commands.h"
+#include "app/ranks.h"
 #include "tensor/error.h"
 #include "train/setup.h"
 
@@ -10,7 +11,6 @@ int main(int argc, char** argv) {
   using namespace switchyard;
   CLI::App app("Switchyard pretrains Mixture-of-Experts language models.", "switchyard");
   app.set_version_flag("--version", program_version());
-  app.require_subcommand(1);
   app.footer(
       "Several ranks:  launch/local.sh 2 train CONFIG   (or mpirun -n 2 switchyard train CONFIG)\n"
       "Exit codes: 0 done, 2 usage or configuration, 3 data, 4 checkpoint, 5 not finite, 6 no memory,\n"
@@ -28,9 +28,12 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : static_cast<int>(Fault::usage);
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    return on_ranks(
+        [&](ProcessGroup&) -> int { throw Error(text(error.what(), "; see switchyard --help"), Fault::usage); });
   }
 
+  if (!action) return std::fputs(app.help().c_str(), stderr), static_cast<int>(Fault::usage);
   try {
     return action();
   } catch (const Error& error) {

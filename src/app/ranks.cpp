@@ -18,7 +18,7 @@ int give_up(ProcessGroup& world, const char* what, Fault fault) {
     std::fprintf(stderr, "error: rank %d: %s\n", world.rank(), what);
   }
   std::fflush(stderr);
-  world.abort(static_cast<int>(fault));
+  if (world.size() > 1) world.abort(static_cast<int>(fault));
   return static_cast<int>(fault);
 }
 

@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "checkpoint/disk.h"
-#include "checkpoint/sha256.h"
+#include "files/sha256.h"
 
 namespace switchyard {
 namespace {
@@ -78,7 +78,7 @@ void discard(const fs::path& path) {
 
 void point_latest(const fs::path& checkpoint) {
   const fs::path dir = checkpoint.parent_path();
-  write_text(dir / "latest", name_of(checkpoint) + "\n" + sha256_of_file(checkpoint / "SHA256SUMS") + "\n");
+  write_text(dir / "latest", name_of(checkpoint) + "\n" + sha256_of_file(checkpoint / "SHA256SUMS", Fault::checkpoint) + "\n");
   sync_path(dir);
 }
 
@@ -91,7 +91,7 @@ fs::path read_latest(const fs::path& dir) {
   SY_REQUIRE(step_of(name) && rest.empty(), Fault::checkpoint, "latest: names no checkpoint");
   const fs::path path = dir / name;
   SY_REQUIRE(fs::is_directory(path), Fault::checkpoint, "latest: names ", name, ", which is not there");
-  SY_REQUIRE(sums.empty() || sums == sha256_of_file(path / "SHA256SUMS"), Fault::checkpoint,
+  SY_REQUIRE(sums.empty() || sums == sha256_of_file(path / "SHA256SUMS", Fault::checkpoint), Fault::checkpoint,
              "latest: its SHA-256 is not that of ", name, "/SHA256SUMS");
   return path;
 }

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <memory>
 
 namespace switchyard {
 namespace {
@@ -36,27 +37,17 @@ double megabytes(std::int64_t bytes) { return static_cast<double>(bytes) / 1e6; 
 
 }  // namespace
 
-FileReader::FileReader(const fs::path& path) : path_(path), file_(open_file(path, O_RDONLY)) {}
-
-FileReader::~FileReader() { ::close(file_); }
-
-std::size_t FileReader::read(void* bytes, std::size_t size) {
-  const ssize_t n = uninterrupted([&] { return ::read(file_, bytes, size); });
-  if (n < 0) fail_on("read", path_);
-  return static_cast<std::size_t>(n);
-}
-
 std::string read_text(const fs::path& path, std::size_t limit) {
-  FileReader file(path);
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
+  if (!file) fail_on("open", path);
   std::string text;
-  std::size_t size = 0;
-  do {
-    SY_REQUIRE(size <= limit, Fault::checkpoint, path.string(), ": longer than ", limit, " bytes");
-    text.resize(size + 65536);
-    const std::size_t n = file.read(text.data() + size, text.size() - size);
-    text.resize(size += n);
-    if (n == 0) return text;
-  } while (true);
+  char block[65536];
+  while (const std::size_t n = std::fread(block, 1, sizeof(block), file.get())) {
+    text.append(block, n);
+    SY_REQUIRE(text.size() <= limit, Fault::checkpoint, path.string(), ": longer than ", limit, " bytes");
+  }
+  if (std::ferror(file.get())) fail_on("read", path);
+  return text;
 }
 
 void write_text(const fs::path& path, const std::string& text) {

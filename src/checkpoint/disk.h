@@ -11,20 +11,6 @@ namespace switchyard {
 // What POSIX promises about files after a crash, and no more: a file's bytes are safe once it is fsynced, its name once
 // its directory is. Every failure is Error (Fault::checkpoint) with the path and the system's reason.
 
-class FileReader {
- public:
-  explicit FileReader(const std::filesystem::path& path);
-  ~FileReader();
-  FileReader(const FileReader&) = delete;
-  FileReader& operator=(const FileReader&) = delete;
-
-  std::size_t read(void* bytes, std::size_t size);  // 0 at the end
-
- private:
-  std::filesystem::path path_;
-  int file_;
-};
-
 // A small file as text; a longer one than `limit` bytes is refused.
 std::string read_text(const std::filesystem::path& path, std::size_t limit);
 // Written beside it and renamed over it: a reader, or a crash, sees the old text or the new one. The name is safe only

@@ -2,7 +2,7 @@
 
 #include "checkpoint/agreement.h"
 #include "checkpoint/disk.h"
-#include "checkpoint/sha256.h"
+#include "files/sha256.h"
 
 namespace switchyard {
 
@@ -10,7 +10,7 @@ void require_intact(const std::filesystem::path& path, const StoredFile& file) {
   const std::int64_t bytes = size_of_file(path / file.name);
   SY_REQUIRE(bytes == file.bytes, Fault::checkpoint, file.name, ": ", bytes, " bytes long, the manifest says ",
              file.bytes);
-  const std::string hash = sha256_of_file(path / file.name);
+  const std::string hash = sha256_of_file(path / file.name, Fault::checkpoint);
   SY_REQUIRE(hash == file.sha256, Fault::checkpoint, file.name, ": SHA-256 differs (manifest ",
              file.sha256.substr(0, 12), "…, file ", hash.substr(0, 12), "…)");
 }

@@ -7,7 +7,7 @@
 #include <span>
 
 #include "checkpoint/disk.h"
-#include "checkpoint/sha256.h"
+#include "files/sha256.h"
 
 namespace switchyard {
 namespace {
@@ -198,13 +198,13 @@ Checkpoint from_manifest(const std::string& manifest, const std::filesystem::pat
 std::string to_sums(const Checkpoint& checkpoint, const std::string& manifest) {
   std::string sums;
   for (const StoredFile& file : checkpoint.files) sums += file.sha256 + "  " + file.name + "\n";
-  return sums + sha256_of(manifest) + "  manifest.json\n";
+  return sums + sha256(manifest) + "  manifest.json\n";
 }
 
 std::string read_manifest(const std::filesystem::path& path) {
   const std::string manifest = read_text(path / "manifest.json", kLongest);
   const std::string sums = read_text(path / "SHA256SUMS", kLongest);
-  const std::string hash = sha256_of(manifest);
+  const std::string hash = sha256(manifest);
   SY_REQUIRE(sums.ends_with(hash + "  manifest.json\n"), Fault::checkpoint, "manifest.json: its SHA-256 ",
              hash.substr(0, 12), "… is not the one in SHA256SUMS");
   SY_REQUIRE(sums == to_sums(from_manifest(manifest, path), manifest), Fault::checkpoint,

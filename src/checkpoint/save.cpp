@@ -7,7 +7,7 @@
 #include "checkpoint/directory.h"
 #include "checkpoint/disk.h"
 #include "checkpoint/hdf5_file.h"
-#include "checkpoint/sha256.h"
+#include "files/sha256.h"
 
 namespace switchyard {
 namespace {
@@ -40,7 +40,7 @@ std::int64_t bytes_written(const std::vector<LogicalTensor>& tensors) {
 // What is on the disk under this name, as the manifest lists it. The bytes are read back, so that the hash is of what a
 // later reader gets.
 StoredFile stored(const fs::path& dir, const std::string& name) {
-  return {name, size_of_file(dir / name), sha256_of_file(dir / name)};
+  return {name, size_of_file(dir / name), sha256_of_file(dir / name, Fault::checkpoint)};
 }
 
 // This rank's file: one dataset a slice. Returns it as text for the manifest, with every tensor that the rank holds, so

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "data/permutation.h"
-#include "data/sha256.h"
+#include "files/sha256.h"
 #include "tensor/error.h"
 #include "tensor/philox.h"
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "data/sha256.h"
+#include "files/sha256.h"
 
 namespace switchyard {
 

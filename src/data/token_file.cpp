@@ -3,7 +3,7 @@
 #include <bit>
 #include <cstring>
 
-#include "data/sha256.h"
+#include "files/sha256.h"
 #include "tensor/error.h"
 
 namespace switchyard {

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "data/sha256.h"
+#include "files/sha256.h"
 #include "tensor/error.h"
 
 namespace switchyard {

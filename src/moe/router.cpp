@@ -23,7 +23,7 @@ Tensor Router::load_GE(const Tensor& expert_TK, std::int64_t group) const {
   const std::int64_t tokens = expert_TK.dim(0), experts = config_.experts;
   const bool whole = config_.balance_scope == BalanceScope::micro_batch;
   if (whole) group = std::max<std::int64_t>(tokens, 1);
-  const std::int64_t groups = whole ? 1 : tokens / group,
+  const std::int64_t groups = std::max<std::int64_t>(1, tokens / group),
                      counted = config_.balance_counts == BalanceCounts::first ? 1 : config_.top_k;
 
   Tensor chosen_GKE = Tensor::empty({groups, config_.top_k, experts}, DType::i32, expert_TK.device());

@@ -34,7 +34,7 @@ double learning_rate(const OptimConfig& config, std::int64_t step, std::int64_t 
       return config.lr * std::max(s.min_ratio, std::sqrt(start / static_cast<double>(n)));
     }
     case ScheduleKind::wsd: {
-      const std::int64_t decay = s.decay_steps > 0 ? s.decay_steps : std::max<std::int64_t>(total_steps / 10, 1);
+      const std::int64_t decay = s.decay_steps > 0 ? s.decay_steps : total_steps / 10;
       return down_by(progress(n, std::max(warmup, total_steps - decay), total_steps));
     }
   }

@@ -83,7 +83,9 @@ MetricsLog::MetricsLog(std::filesystem::path path, std::int64_t resumed_step) : 
   }
   before.close();
   const std::filesystem::path fresh = path_.string() + ".new";
-  std::ofstream(fresh, std::ios::binary) << kept;
+  std::ofstream out(fresh, std::ios::binary);
+  out << kept << std::flush;
+  SY_REQUIRE(out, Fault::data, "cannot write ", fresh.string(), "; is the disk full?");
   std::filesystem::rename(fresh, path_);
   out_.open(path_, std::ios::app | std::ios::binary);
   SY_REQUIRE(out_, Fault::data, "cannot write ", path_.string());

@@ -6,8 +6,8 @@
 
 #include <algorithm>
 
-#include "checkpoint/sha256.h"
 #include "dist/consistency.h"
+#include "files/sha256.h"
 
 namespace switchyard {
 
@@ -36,7 +36,7 @@ void share_cores(std::int64_t threads, ProcessGroup& world) {
 void require_same_run(const std::string& configuration, const Parameters& parameters, ProcessGroup& world) {
   std::string shapes;
   for (const Parameter& p : parameters) shapes += text(p.name, " ", p.global_shape, "\n");
-  require_agreement({{"program", text(program_version(), " ", sha256_of_file("/proc/self/exe"))},
+  require_agreement({{"program", text(program_version(), " ", sha256_of_file("/proc/self/exe", Fault::internal))},
                      {"configuration", configuration},
                      {"parameter shapes", shapes}},
                     world);

@@ -43,15 +43,23 @@ Trainer::Trainer(const Config& config, ProcessGroup& world, ProgressStyle progre
       one_(Tensor::of(std::span<const float>(&kOne, 1), {1}, device_)) {
   if (!config.data.valid.empty()) valid_.emplace(config.data.valid, config.train.seq_len, config.model.vocab_size);
   require_same_run(text(write_config(config_), loader_.fingerprint()), model_.parameters(), world);
+  make_run_dir();
   resume();
+}
+
+// Rank 0 makes the directory; what stands in its way is told to all.
+void Trainer::make_run_dir() {
+  std::error_code failure;
+  if (world_.rank() == 0) std::filesystem::create_directories(config_.run.dir, failure);
+  const std::string reason = broadcast_text(world_, failure ? failure.message() : "", 0);
+  SY_REQUIRE(reason.empty(), Fault::usage, "cannot make run.dir = ", config_.run.dir, ": ", reason);
 }
 
 void Trainer::resume() {
   const std::optional<Found> found = find_checkpoint(checkpoint_dir(config_.run.dir), world_);
-  Progress progress(style_, 0, 0, 1);
-  if (found)
-    for (const std::string& warning : found->warnings) progress.say("warning: " + warning);
   if (!found) return;
+  if (world_.rank() == 0)
+    for (const std::string& warning : found->warnings) std::fprintf(stderr, "warning: %s\n", warning.c_str());
 
   std::vector<LogicalTensor> tensors = logical_tensors(model_.parameters(), optimizer_, mesh_);
   const TrainingState state = load_checkpoint(*found, tensors, world_);
@@ -62,7 +70,7 @@ void Trainer::resume() {
   for (Parameter& p : model_.parameters()) p.variable.refresh_weight();
   step_ = state.step;
   optimizer_.set_steps(state.optimizer_step);
-  progress.say(text("resumed from ", found->path.string(), " at step ", step_));
+  Progress(style_, 0, 0, 1).say(text("resumed from ", found->path.string(), " at step ", step_));
 }
 
 void Trainer::save() {
@@ -131,7 +139,6 @@ Outcome Trainer::run() {
   const std::filesystem::path dir = config_.run.dir;
   std::optional<MetricsLog> log;
   if (world_.rank() == 0) {
-    std::filesystem::create_directories(dir);
     std::ofstream(dir / "config.yaml") << write_config(config_);
     log.emplace(dir / "metrics.jsonl", step_);
   }

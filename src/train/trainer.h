@@ -40,6 +40,7 @@ class Trainer {
   Mesh& mesh() { return mesh_; }
 
  private:
+  void make_run_dir();
   void resume();
   bool is_due(std::int64_t every) const { return step_ == config_.train.steps || (every > 0 && step_ % every == 0); }
 

@@ -40,7 +40,7 @@ WRONG_VALUES = {
     "model.n_heads=3": ("model.n_heads", "d_model", "nearest"),
     "model.n_heads=16": ("model.d_model", "even"),
     "model.n_kv_heads=3": ("model.n_kv_heads",),
-    "model.d_model=1048576 model.d_ff=16777216 moe.experts=65536": ("model.d_ff", "parameters"),
+    "model.d_model=1048576 model.d_ff=16777216 moe.experts=65536": ("parameters", "at most"),
     "moe.top_k=5": ("moe.top_k", "4 experts"),
     "moe.top_k=0": ("moe.top_k",),
     "moe.top_k=1": ("moe.renormalise", "Switch"),
@@ -53,7 +53,7 @@ WRONG_VALUES = {
     "moe.experts=0 parallel.expert=2": ("dense", "parallel.expert"),
     "parallel.expert=3": ("parallel.expert", "4 experts"),
     "parallel.data=4 parallel.expert=3 moe.experts=6": ("parallel.expert", "4 data ranks"),
-    "parallel.data=3": ("train.global_batch", "3 data ranks"),
+    "parallel.data=3": ("parallel.data", "3 data ranks", "6 or 9"),
     "train.micro_batch=3": ("train.micro_batch", "nearest"),
     "data.train=tokens": ("data.train", "list"),
     "data.train=[tokens]": ("data.train[0]", "path"),
@@ -61,7 +61,6 @@ WRONG_VALUES = {
     "data.train=[{path: tokens, weight: 0}]": ("data.train", "weight"),
     "data.train=[{path: ''}]": ("data.train[0].path", "empty"),
     "checkpoint.keep=0": ("checkpoint.keep",),
-    "--steps": ("--steps",),
     "steps": ("section.key=value",),
     "train..steps=1": ("section.key=value",),
 }
@@ -73,7 +72,7 @@ WRONG_FILES = {
     "a list": ("- run\n- model\n", ":1:1", "list"),
     "a word": ("hello\n", ":1:1", "hello"),
     "a tab": ("run:\n\tdir: x\n", ":2:"),
-    "an open bracket": (CONFIG + "extra: [1, 2\n", ":8"),
+    "an open bracket": (CONFIG + "extra: [1, 2\n", ":9:1"),
     "a repeated section": (CONFIG + "moe: {top_k: 1}\n", ":8:1", "repeated", "line 3"),
     "a repeated key": ("run: {seed: 1, seed: 2}\n", ":1:16", "run.seed", "repeated"),
     "an unknown section": (CONFIG + "dropout: 0.1\n", ":8:1", "dropout", "unknown"),
@@ -98,18 +97,16 @@ class CommandLine(Scenario):
         self.assertDone(self.run_here("--version"))
 
     def test_wrong_usage(self):
-        for arguments in ([], ["trian"], ["train"], ["train", "--steps=3", "tiny.yaml"], ["generate"], ["tokenize", "text.txt"],
-                          ["generate", "run", "--temperature", "hot"], ["inspect", "tiny.yaml", "--ranks", "0"]):
+        for arguments, *words in (([],), (["trian", "tiny.yaml"], "trian"), (["train"], "config"),
+                                  (["train", "--steps=3", "tiny.yaml"], "--steps"), (["generate"], "checkpoint"),
+                                  (["tokenize", "text.txt"], "--out"),
+                                  (["inspect", "tiny.yaml", "--ranks", "0"], "--ranks"),
+                                  (["generate", "run", "--temperature", "hot"], "--temperature")):
             with self.subTest(arguments):
-                answer = self.run_here(*arguments)
-                self.assertEqual(answer.code, 2, answer)
-                self.assertTrue(answer.err.strip(), answer)
-                self.assertQuiet(answer)
+                self.assertRefused(self.run_here(*arguments), 2, *words)
 
     def test_two_ranks_speak_once_of_wrong_usage(self):
-        answer = self.run_here("trian", "tiny.yaml", ranks=2)
-        self.assertEqual(answer.code, 2, answer)
-        self.assertQuiet(answer)
+        self.assertRefused(self.run_here("trian", "tiny.yaml", ranks=2), 2, "trian")
 
 
 class Configurations(Scenario):
@@ -117,10 +114,6 @@ class Configurations(Scenario):
         for overrides, words in WRONG_VALUES.items():
             with self.subTest(overrides):
                 arguments = overrides.split(" ") if "{" not in overrides else [overrides]
-                if overrides.startswith("--"):
-                    answer = self.run_here("config", "tiny.yaml", *arguments)
-                    self.assertEqual(answer.code, 2, answer)
-                    continue
                 self.assertRefused(self.run_here("config", "tiny.yaml", *arguments), 2, *words)
 
     def test_wrong_files(self):
@@ -141,7 +134,7 @@ class Configurations(Scenario):
         text = CONFIG.replace("n_heads: 2", "n_head: 2").replace("steps: 6", "steps: six")
         (self.folder / "tiny.yaml").write_text(text)
         answer = self.run_here("config", "tiny.yaml", "optim.lr=-1")
-        self.assertRefused(answer, 2, "tiny.yaml:2:37: model.n_head", "tiny.yaml:5:16: train.steps", "optim.lr=-1")
+        self.assertRefused(answer, 2, "tiny.yaml:2:35: model.n_head", "tiny.yaml:5:16: train.steps", "optim.lr=-1")
         self.assertEqual(len(answer.err.splitlines()), 3)
 
     def test_train_refuses_alike_and_leaves_nothing(self):
@@ -149,7 +142,7 @@ class Configurations(Scenario):
         for ranks, override, *words in ((None, "model.n_head=2", "n_heads"),
                                         (None, "parallel.data=2", "wanted 2 ranks", "has 1"),
                                         (None, "data.train=[]", "data.train"),
-                                        (None, "run.device=cuda", "cuda"),
+                                        (None, "run.device=cuda", "CUDA", "cpu"),
                                         (2, "model.n_head=2", "n_heads"),
                                         (2, "parallel.expert=4", "parallel.expert", "run's 2"),
                                         (3, "train.steps=6", "train.global_batch", "3 data ranks")):

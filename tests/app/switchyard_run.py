@@ -58,6 +58,7 @@ class Running:
     def __init__(self, folder, arguments, ranks=None, **options):
         self.begin = time.monotonic()
         self.process = subprocess.Popen(command_of(arguments, ranks), cwd=folder, env=environment(), text=True,
+                                        errors="backslashreplace",  # an untrained model writes any bytes
                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                         **options)
 

@@ -131,17 +131,28 @@ TEST(HeadLoss, BfloatRowsAgreeWithTheDefinitionOnRoundedFactors) {
 }
 
 TEST(HeadLoss, MakesNoGradientThatNobodyAskedFor) {
-  const Tensor x = random({5, 4}, 1), w = random({7, 4}, 2), target = ints({5}, {0, 6, -1, 3, 3});
-  const auto check = [&](bool dx, bool dw) {
+  const Tensor x = random({8, 4096}, 1), w = random({64, 4096}, 2), target = ints({8}, targets(8, 64));
+  constexpr std::int64_t kDx = 8 * 4096 * 4, kDw = 64 * 4096 * 4, kRest = kDx / 2;  // the logits are a few KiB
+  const auto peak = [&](bool dx, bool dw) {
     const Variable x_TD(x, dx), w_VD(w, dw);
-    head_loss(x_TD, w_VD, target, 1).loss_1.backward(floats({1}, {1}));
-    EXPECT_EQ(bool(x_TD.grad()), dx);
-    EXPECT_EQ(bool(w_VD.grad()), dw);
+    const std::int64_t before = memory_use(Device{}).total_now;
+    reset_peak(Device{});
+    const Variable loss = head_loss(x_TD, w_VD, target, 1).loss_1;
+    EXPECT_EQ(loss.requires_grad(), is_recording() && (dx || dw));
+    return memory_use(Device{}).total_peak - before;
   };
-  check(true, false);
-  check(false, true);
+  EXPECT_LT(peak(true, false), kDx + kRest);
+  EXPECT_LT(peak(false, true), kDw + kRest);
+  EXPECT_LT(peak(false, false), kRest);
   NoGrad guard;
-  EXPECT_FALSE(head_loss(leaf(x), leaf(w), target, 1).loss_1.requires_grad());
+  EXPECT_LT(peak(true, true), kRest);
+}
+
+TEST(HeadLoss, GivesEachInputItsGradientWithoutTheOther) {
+  const Tensor target = ints({5}, {0, 6, -1, 3, 3});
+  for (bool x_learns : {false, true})
+    check_gradients({Variable(random({5, 4}, 1), x_learns), Variable(random({7, 4}, 2), !x_learns)},
+                    [&](auto& in) { return head_loss(in[0], in[1], target, 1).loss_1; });
 }
 
 TEST(HeadLoss, WithoutTokensIsZeroWithZeroGradients) {

@@ -1,6 +1,6 @@
 #include "data/tokenizer.h"
 
-#include "data/sha256.h"
+#include "files/sha256.h"
 #include "data/temp_dir.h"
 #include "tensor/philox.h"
 

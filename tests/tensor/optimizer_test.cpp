@@ -88,6 +88,26 @@ TEST(AdamW, TheFirstStepByHand) {
   EXPECT_TRUE(std::isnan(at(t.param, 2)));  // 0 / (0 + eps) without an eps
 }
 
+// lr decay = 1e-6: a factor 1 - 1e-6 would round to 1 - 1.013e-6 for every element alike. Rounding each result, 3e-8 at
+// most, averages out: 1e-8 sqrt(10,000) of a total of 1e-6 * 5,000.
+TEST(AdamW, ASmallDecayIsNotRoundedAway) {
+  const Shape shape{10'000};
+  Tensor param = random(shape, 1);
+  const Tensor before = copy_of(param);
+  const AdamWTensors t{.param = param,
+                       .m = Tensor::zeros(shape, DType::f32, Device{}),
+                       .v = Tensor::zeros(shape, DType::f32, Device{}),
+                       .grad = Tensor::zeros(shape, DType::f32, Device{}),
+                       .weight_decay = 0.1f};
+  k.adamw({&t, 1}, {.lr = 1e-5f, .bias1 = 0.1f, .bias2 = 0.05f}, floats({1}, {1}));
+  double size = 0, lost = 0;
+  for (std::int64_t i = 0; i < before.numel(); ++i) {
+    size += std::abs(at(before, i));
+    lost += std::abs(at(before, i)) - std::abs(at(param, i));
+  }
+  EXPECT_NEAR(lost / size, 1e-6, 2e-9);
+}
+
 TEST(AdamW, WritesTheComputeCopyAnew) {
   for (const Shape& shape : {Shape{96, 64}, Shape{3, 40, 48}}) {
     Tensor param = random(shape, 1);

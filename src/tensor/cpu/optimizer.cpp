@@ -15,14 +15,14 @@ void adamw_tensor(const AdamWTensors& tensors, const AdamWStep& s, float grad_sc
   Tensor param = tensors.param, first = tensors.m, second = tensors.v;
   float *p = param.data<float>(), *m = first.data<float>(), *v = second.data<float>();
   const float* grad = tensors.grad.data<float>();
-  const float step = s.lr / s.bias1, unbias = 1 / s.bias2, keep = 1 - s.lr * tensors.weight_decay;
+  const float step = s.lr / s.bias1, unbias = 1 / s.bias2, shrink = s.lr * tensors.weight_decay;
   const std::int64_t n = param.numel();
 #pragma omp parallel for simd simdlen(16) schedule(simd : static) if (n > kParallelElements)
   for (std::int64_t i = 0; i < n; ++i) {
     const float g = grad_scale * grad[i];
     m[i] = s.beta1 * m[i] + (1 - s.beta1) * g;
     v[i] = s.beta2 * v[i] + (1 - s.beta2) * (g * g);
-    p[i] = keep * p[i] - step * m[i] / (std::sqrt(v[i] * unbias) + s.eps);
+    p[i] -= step * m[i] / (std::sqrt(v[i] * unbias) + s.eps) + shrink * p[i];  // 1 - shrink would round 1e-6 by 3%
   }
 }
 

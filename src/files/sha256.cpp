@@ -1,8 +1,12 @@
-#include "data/sha256.h"
+#include "files/sha256.h"
 
 #include <openssl/evp.h>
 
 #include <array>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <vector>
 
 #include "tensor/error.h"
 
@@ -41,6 +45,19 @@ std::string Sha256::hex() {
 std::string sha256(std::string_view bytes) {
   Sha256 hash;
   hash.update(bytes);
+  return hash.hex();
+}
+
+std::string sha256_of_file(const std::filesystem::path& path, Fault fault) {
+  constexpr std::size_t block_bytes = 1 << 20;  // stays in the second-level cache between read and hash
+  const auto refuse = [&] { throw Error(text(path.string(), ": ", std::strerror(errno)), fault); };
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
+  if (!file) refuse();
+  Sha256 hash;
+  std::vector<std::byte> block(block_bytes);
+  while (const std::size_t n = std::fread(block.data(), 1, block.size(), file.get()))
+    hash.update(std::span(block).first(n));
+  if (std::ferror(file.get())) refuse();
   return hash.hex();
 }
 

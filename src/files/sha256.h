@@ -1,9 +1,12 @@
 #pragma once
 
+#include <filesystem>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
+
+#include "tensor/error.h"
 
 namespace switchyard {
 
@@ -26,5 +29,8 @@ class Sha256 {
 };
 
 std::string sha256(std::string_view bytes);
+
+// Reads the file in blocks; one that cannot be read is an Error of the given fault with the system's reason.
+std::string sha256_of_file(const std::filesystem::path& path, Fault fault);
 
 }  // namespace switchyard
