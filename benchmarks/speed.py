@@ -140,7 +140,8 @@ def summarise(seconds, tokens):
 
 
 def machine():
-    info = dict(line.split(":", 1) for line in subprocess.check_output(["lscpu"], text=True).splitlines() if ":" in line)
+    lines = subprocess.check_output(["lscpu"], text=True).splitlines()
+    info = dict(line.split(":", 1) for line in lines if ":" in line)
     flags = info.get("Flags", "").split()
     return {"cpu": info["Model name"].strip(), "cores": sorted(os.sched_getaffinity(0)),
             "bf16": [f for f in ("avx512_bf16", "amx_bf16") if f in flags], "kernel": platform.release(),
@@ -159,7 +160,8 @@ def versions(switchyard):
 
 
 def report(result):
-    print(f"\n{result['machine']['cpu']}, cores {result['machine']['cores']}, {result['versions']}")
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    print(f"\n{result['machine']['cpu']}, cores {result['machine']['cores']}; {versions}")
     print(f"{result['rounds']} rounds, {result['dropped']} dropped because others used the cores\n")
     print(f"{'':20} {'median ms':>10} {'quartile ms':>12} {'tokens/s':>10}")
     for name, s in result["steps"].items():
@@ -172,7 +174,8 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--switchyard", metavar="PROGRAM", help="our program; without it only PyTorch is timed")
     parser.add_argument("--config", default=HERE / "c1.yaml", type=Path)
-    parser.add_argument("--contestants", default="eager,compile", help="of eager, grouped, compile (default: %(default)s)")
+    parser.add_argument("--contestants", default="eager,compile",
+                        help="PyTorch as eager, grouped or compile (default: %(default)s)")
     parser.add_argument("--cores", default="0,1", help="(default: %(default)s)")
     parser.add_argument("--rounds", default=40, type=int)
     parser.add_argument("--warmup", default=5, type=int, help="steps of each that are not counted")
@@ -215,7 +218,7 @@ def main():
 
     kept = quiet_rounds(steps, args.most_others)
     if len(kept) < 2:
-        raise SystemExit(f"others used the cores in {args.rounds - len(kept)} of {args.rounds} rounds: nothing to report")
+        raise SystemExit(f"others used the cores in all but {len(kept)} of {args.rounds} rounds: nothing to report")
     result = {"machine": machine(), "versions": versions(args.switchyard), "config": config, "rounds": len(kept),
               "dropped": args.rounds - len(kept),
               **summarise({name: [s[i][0] for i in kept] for name, s in steps.items()},

@@ -1,24 +1,26 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds everything and runs every test.
 #   launch/test.sh              the suite
-#   launch/test.sh sanitizers   the suite under AddressSanitizer and UBSan, the groups of ranks under ThreadSanitizer
+#   launch/test.sh sanitizers   the suite under AddressSanitizer and UBSan, the ranks as threads under ThreadSanitizer
 set -euo pipefail
 cd "$(dirname "$0")/.."
 launch/dependencies.sh tests
 
-suite() {  # suite PRESET [ctest arguments]
-  local preset=$1
-  shift
+suite() {  # suite PRESET TARGETS [ctest arguments]
+  local preset=$1 targets=$2
+  shift 2
   cmake --preset "$preset" >/dev/null
-  cmake --build --preset "$preset"
+  cmake --build --preset "$preset" --target $targets
   ctest --preset "$preset" "$@"
 }
 
+folders="tensor_tests files_tests autograd_tests dist_tests data_tests optim_tests checkpoint_tests moe_tests model_tests train_tests"
+
 case "${1:-}" in
-  "") suite release ;;
+  "") suite release all ;;
   sanitizers)
-    suite asan-ubsan
-    suite tsan -R '^dist\.|^moe\.|^model\.'
+    suite asan-ubsan "$folders" -E '^(mpi|app|launch)\.'
+    suite tsan "dist_tests moe_tests model_tests" -R '^(dist|moe|model)\.'
     ;;
   *) echo "usage: launch/test.sh [sanitizers]" >&2; exit 2 ;;
 esac

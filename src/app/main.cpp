@@ -27,13 +27,13 @@ int main(int argc, char** argv) {
   add_config(app, action);
   try {
     app.parse(argc, argv);
+    if (!action) throw CLI::RequiredError("A subcommand");
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
     return on_ranks(
         [&](ProcessGroup&) -> int { throw Error(text(error.what(), "; see switchyard --help"), Fault::usage); });
   }
 
-  if (!action) return std::fputs(app.help().c_str(), stderr), static_cast<int>(Fault::usage);
   try {
     return action();
   } catch (const Error& error) {

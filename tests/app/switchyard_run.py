@@ -89,14 +89,15 @@ class Running:
             time.sleep(0.01)
 
     def ranks(self):
-        """The processes of a job's ranks: mpirun's children that are the program."""
+        """The processes of a job's ranks: mpirun's children, itself a child of local.sh."""
         found = []
         for status in pathlib.Path("/proc").glob("[0-9]*/status"):
             try:
                 fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
-                if int(fields["PPid"]) == self.process.pid and (status.parent / "exe").resolve() == PROGRAM:
+                parent = pathlib.Path("/proc", fields["PPid"].strip(), "status").read_text()
+                if f"PPid:\t{self.process.pid}\n" in parent and (status.parent / "exe").resolve() == PROGRAM:
                     found.append(int(fields["Pid"]))
-            except OSError:
+            except (OSError, KeyError):
                 continue  # it ended meanwhile
         return found
 
