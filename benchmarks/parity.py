@@ -159,7 +159,6 @@ def worst_weight(weights, reference, initial):
 
 def compare(name, ours, pytorch, exact, initial):
     """Prints one run's differences and says whether they are rounding; `exact` is PyTorch's fp64 run."""
-    tie = exact[2]
     losses, yardstick = worst_loss(ours[1], exact[1]), worst_loss(pytorch[1], exact[1])
     weights, tensor = worst_weight(ours[0], exact[0], initial)
     good = max(losses.values()) <= LOSS_TOLERANCE and weights <= WEIGHT_TOLERANCE
@@ -169,8 +168,8 @@ def compare(name, ours, pytorch, exact, initial):
         print(f"       {metric:14} {value:.1e}   (PyTorch fp32: {yardstick[metric]:.1e})")
     print(f"       {'weights':14} {weights:.1e}   (PyTorch fp32: {worst_weight(pytorch[0], exact[0], initial)[0]:.1e})"
           f"   worst in {tensor}")
-    if tie < TIE:
-        print(f"       a router came within {tie:.0e} of a tie: rounding may turn it; try another run.seed")
+    if not good and exact[2] < TIE:
+        print(f"       a router came within {exact[2]:.0e} of a tie: rounding may turn it; try another run.seed")
     sys.stdout.flush()
     return good
 
@@ -192,11 +191,15 @@ def check(switchyard, name, settings, ranks=1):
 
 
 def check_model(switchyard, path):
-    """The same for a configuration file, in fp32 and with two sequences a step, so that fp64 stays affordable."""
+    """The same for a configuration file's model in fp32, on 128 tokens, and with a tenth of its learning rate: of many
+    tokens some come near a tie, and the faster the weights move, the more rounding they carry on. fp64 stays affordable,
+    too."""
     settings = yaml.safe_load(Path(path).read_text())
     settings["run"]["precision"] = "fp32"
-    settings["train"].update(global_batch=2, micro_batch=2)
-    return check(switchyard, f"{path} in fp32, two sequences a step", settings)
+    settings["train"].update(seq_len=64, global_batch=2, micro_batch=2)
+    settings["moe"]["group_size"] = 0
+    settings["optim"]["lr"] /= 10
+    return check(switchyard, f"{path} in fp32 on 128 tokens", settings)
 
 
 def main():

@@ -92,6 +92,9 @@ TEST_F(Damage, TheMessageSaysWhat) {
   resume(run, &warnings);
   EXPECT_EQ(warnings.at(0),
             text("step-00000500 refused: rank-00001.h5: 1000 bytes long, the manifest says ", bytes.size()));
+  put(newer / "manifest.json", "{}\n");  // refused by its hash, before it is parsed
+  resume(run, &warnings);
+  EXPECT_EQ(warnings.at(0).rfind("step-00000500 refused: manifest.json: its SHA-256 ", 0), 0u) << warnings[0];
 }
 
 TEST_F(Damage, LatestMayBeHurtAnywhere) {
