@@ -19,8 +19,7 @@ struct MemoryPlan {
 //   optimizer      8 P
 //   activations    of one micro-batch: what each op keeps for backward, experts evenly loaded, and the widest block's
 //                  gradients, which live while backward passes it
-//   communication  one bucket of gradients, and the rows on their way to experts and back, where there are several
-//   ranks
+//   communication  one bucket of gradients where there are several ranks
 // Blocks of the allocator are rounded up by at most an eighth, which this leaves out.
 MemoryPlan plan_memory(const Config& config, int world_size);
 
