@@ -2,7 +2,6 @@
 """launch/corpus.py against packages made here, with a stand-in for apt-get: no network. Run it as it is."""
 
 import gzip
-import importlib.util
 import json
 import os
 import pathlib
@@ -15,10 +14,10 @@ import unittest
 import zlib
 
 SCRIPT = pathlib.Path(__file__).resolve().parents[2] / "launch" / "corpus.py"
-spec = importlib.util.spec_from_file_location("corpus", SCRIPT)
-corpus = importlib.util.module_from_spec(spec)
 sys.dont_write_bytecode = True
-spec.loader.exec_module(corpus)
+sys.path.insert(0, str(SCRIPT.parent))
+
+from corpora import document, r_data, sources
 
 
 # R's serialization, as its manual "R Internals", section 1.8, defines it.
@@ -65,8 +64,8 @@ class Readers(unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.root)
 
     def test_bytes_that_are_not_utf8_are_repaired(self):
-        self.assertEqual(corpus.decode(b"caf\xc3\xa9 fa\xe7ade market\x92s\r\n"), "café façade market’s\n")
-        self.assertEqual(corpus.decode(b"\n\na\x81\n\n"), "a\x81\n")
+        self.assertEqual(document.decode(b"caf\xc3\xa9 fa\xe7ade market\x92s\r\n"), "café façade market’s\n")
+        self.assertEqual(document.decode(b"\n\na\x81\n\n"), "a\x81\n")
 
     def test_dictionary_entries_are_documents(self):
         folder = self.root / "usr/share/dictd"
@@ -74,7 +73,7 @@ class Readers(unittest.TestCase):
         text = b"About.\nA \\A\\, n.\n   First.\n\nB \\B\\, n.\n   Second.\n"
         (folder / "gcide.dict.dz").write_bytes(gzip.compress(text))
         (folder / "gcide.index").write_text("00-info\tA\tH\nA\tH\tU\nOther\tH\tU\nB\tc\tV\n")
-        documents = [(d.title, d.text) for d in corpus.gcide(self.root)]
+        documents = [(d.title, d.text) for d in sources.gcide(self.root)]
         self.assertEqual(documents, [("A", "A \\A\\, n.\n   First.\n"), ("B", "B \\B\\, n.\n   Second.\n")])
 
     def test_a_psalm_is_a_document_without_markup(self):
@@ -89,7 +88,7 @@ class Readers(unittest.TestCase):
         (folder / "ot.czs").write_bytes(
             struct.pack("<6I", 0, len(packed[0]), 12, len(packed[0]), len(packed[1]), len(osis))
         )
-        documents = [(d.title, d.text) for d in corpus.spurgeon(self.root)]
+        documents = [(d.title, d.text) for d in sources.spurgeon(self.root)]
         self.assertEqual(documents, [("Psalm 1", "TITLE.\n\nOne bold &\n\nTwo.\n")])
 
     def test_kernel_documents_leave_out_bindings_translations_and_links(self):
@@ -98,12 +97,12 @@ class Readers(unittest.TestCase):
             (base / name).parent.mkdir(parents=True, exist_ok=True)
             (base / name).write_bytes(gzip.compress(name.encode()))
         (base / "link.rst.gz").symlink_to("c.txt.gz")
-        self.assertEqual([d.title for d in corpus.kernel(self.root)], ["ABI/d", "a/b.rst", "c.txt"])
+        self.assertEqual([d.title for d in sources.kernel(self.root)], ["ABI/d", "a/b.rst", "c.txt"])
 
     def test_a_strange_r_file_is_an_error(self):
         for raw in (b"", saved(integer(16, 2)), saved(integer(14, 0)), b"A\n" + integer(3)):
-            with self.assertRaises(corpus.CorpusError):
-                corpus.RReader(raw).object()
+            with self.assertRaises(document.CorpusError):
+                r_data.RReader(raw).object()
 
 
 @unittest.skipUnless(shutil.which("dpkg-deb"), "packages are made with dpkg-deb")
@@ -114,7 +113,7 @@ class Program(unittest.TestCase):
         self.folder = pathlib.Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, self.folder)
         self.out = self.folder / "out"
-        self.make_package({name: [title.upper(), "", "It is a truth — ever."] for name, title in corpus.NOVELS.items()})
+        self.make_package({name: [title.upper(), "", "It is a truth — ever."] for name, title in sources.NOVELS.items()})
 
     def make_package(self, novels):
         root = self.folder / "root"
@@ -153,7 +152,7 @@ class Program(unittest.TestCase):
         self.assertEqual(first.returncode, 0, first.stderr)
         self.assertIn("interrupted", first.stdout)
         read = lambda name: [json.loads(line) for line in (self.out / name).read_text().splitlines()]
-        self.assertEqual([d["title"] for d in read("train.jsonl")], [t for t in corpus.NOVELS.values() if t != "Persuasion"])
+        self.assertEqual([d["title"] for d in read("train.jsonl")], [t for t in sources.NOVELS.values() if t != "Persuasion"])
         self.assertEqual(read("valid.jsonl"), [
             {"text": "PERSUASION\n\nIt is a truth — ever.\n", "domain": "austen", "title": "Persuasion"}
         ])
