@@ -10,7 +10,7 @@ packages=(
   libssl-dev                      # SHA-256
   libyaml-cpp-dev libcli11-dev libspdlog-dev nlohmann-json3-dev
 )
-[ "${1:-}" = tests ] && packages+=(libgtest-dev python3-h5py)
+[ "${1:-}" = tests ] && packages+=(libgtest-dev libboost-context-dev python3-h5py)
 
 missing=()
 for package in "${packages[@]}"; do

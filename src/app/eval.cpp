@@ -6,6 +6,7 @@
 #include "app/commands.h"
 #include "app/ranks.h"
 #include "train/evaluate.h"
+#include "train/messages.h"
 #include "train/restore.h"
 
 namespace switchyard {
@@ -17,13 +18,7 @@ struct Options {
 };
 
 int eval(const Options& options, ProcessGroup& world) {
-  const auto say = [&](const std::string& line) {
-    if (world.rank() == 0) fmt::print("{}\n", line);
-  };
-  const auto warn = [&](const std::string& line) {
-    if (world.rank() == 0) fmt::print(stderr, "warning: {}\n", line);
-  };
-  const Restored r = restore(options.path, options.overrides, world, warn);
+  const Restored r = restore(options.path, options.overrides, world);
   std::vector<DataSource> sources = r.config.data.valid;
   if (!options.data.empty()) sources.clear();
   for (const std::string& prefix : options.data) sources.push_back({.path = prefix});
@@ -31,9 +26,9 @@ int eval(const Options& options, ProcessGroup& world) {
 
   for (const DataSource& source : sources) {
     const EvalLoader data(std::span(&source, 1), r.config.train.seq_len, r.config.model.vocab_size);
-    const Evaluation e = evaluate(*r.model, data, 0, 8, r.config.train.seq_len, r.device, world);
-    say(fmt::format("{}: {:.4f} nats a token, perplexity {:.3f}, {} tokens (step {})", source.path, e.loss,
-                    std::exp(e.loss), e.targets, r.state.step));
+    const Evaluation e = evaluate(*r.model, data, 8, r.config.train.seq_len, r.device, world);
+    say(world, fmt::format("{}: {:.4f} nats a token, perplexity {:.3f}, {} tokens (step {})", source.path, e.loss,
+                           std::exp(e.loss), e.targets, r.state.step));
   }
   return 0;
 }

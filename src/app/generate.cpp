@@ -17,10 +17,7 @@ struct Options {
 };
 
 int generate(Options options, ProcessGroup& world) {
-  const auto warn = [&](const std::string& line) {
-    if (world.rank() == 0) fmt::print(stderr, "warning: {}\n", line);
-  };
-  const Restored r = restore(options.path, {}, world, warn);
+  const Restored r = restore(options.path, {}, world);
   const auto tokenizer = make_tokenizer(r.state.tokenizer);
   std::vector<std::int32_t> prompt = tokenizer->encode(options.prompt);
   if (prompt.empty()) prompt = {tokenizer->eos()};  // as if a document began

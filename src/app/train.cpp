@@ -6,6 +6,7 @@
 #include "app/ranks.h"
 #include "train/config_rules.h"
 #include "train/exit_code.h"
+#include "train/messages.h"
 #include "train/signals.h"
 #include "train/trainer.h"
 
@@ -25,8 +26,7 @@ int train(const Options& options, ProcessGroup& world) {
   const Config config = load_config(options.config, options.overrides, world);
   check_training(config);
   check_layout(config, world.size());
-  if (world.rank() == 0)
-    for (const std::string& warning : warnings(config)) std::fprintf(stderr, "warning: %s\n", warning.c_str());
+  for (const std::string& warning : warnings(config)) warn(world, warning);
   listen_for_signals();
   Trainer trainer(resolved(config, world.size()), world, styles.at(options.progress));
   if (options.init_only) {

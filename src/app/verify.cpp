@@ -51,7 +51,13 @@ int verify(const Options& options) {
   std::string prefix = options.path;
   for (const char* suffix : {".bin", ".idx", ".json"})
     if (prefix.ends_with(suffix)) prefix.resize(prefix.size() - std::string_view(suffix).size());
-  const TokenFileReport r = verify_token_file(prefix, options.vocab_size);
+  TokenFileReport r;
+  try {
+    r = verify_token_file(prefix, options.vocab_size);
+  } catch (const Error& error) {  // not even its sizes can be told
+    if (!options.json) throw;
+    return tell(options, {{"token_file", prefix}}, {error.what()}, "", error.fault());
+  }
   Json domains = Json::object();
   for (const DomainRange& range : r.domains)
     domains[range.domain] = domains.value(range.domain, std::int64_t{0}) + range.count;

@@ -12,8 +12,10 @@ namespace switchyard {
 // linear.cpp: y = x w^T, x (R, I), w (O, I) -> (R, O) of x's type, or f32
 Variable linear(const Variable& x, const Variable& w);
 Variable linear_f32(const Variable& x, const Variable& w);  // x f32 or bf16, the product in f32 (the router)
-// grouped.cpp: rows [offsets[e], offsets[e + 1]) with expert e, x (R, I), w (E, O, I), offsets i32 (E + 1) -> (R, O)
-Variable grouped_linear(const Variable& x, const Variable& w, Tensor offsets);
+// grouped.cpp: rows [offsets[e], offsets[e + 1]) with expert e, x (R, I), w (E, O, I), offsets i32 (E + 1) -> (R, O).
+// The offsets may lie in host memory whatever the device. Where every expert has exactly rows_each > 0 rows, saying so
+// spares the reading of them; offsets may be empty.
+Variable grouped_linear(const Variable& x, const Variable& w, Tensor offsets, std::int64_t rows_each = 0);
 
 // add.cpp: a + b, of one shape and type
 Variable add(const Variable& a, const Variable& b);

@@ -189,9 +189,17 @@ class MpiGroup final : public ProcessGroup {
   int exceptions_at_birth_ = std::uncaught_exceptions();
 };
 
+// Whether a launcher started this process; each names the ranks in the environment: Open MPI, PMIx (srun, PRRTE), PMI
+// (MPICH, Intel MPI, srun).
+bool is_launched() {
+  constexpr const char* kNames[] = {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK"};
+  return std::ranges::any_of(kNames, [](const char* name) { return std::getenv(name) != nullptr; });
+}
+
 }  // namespace
 
 std::unique_ptr<ProcessGroup> make_mpi_world() {
+  if (!is_launched()) return make_self_group();
   Session::get();
   MPI_Comm comm = MPI_COMM_NULL;
   require(MPI_Comm_dup(MPI_COMM_WORLD, &comm), "MPI_Comm_dup");

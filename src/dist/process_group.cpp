@@ -7,9 +7,20 @@
 namespace switchyard {
 namespace {
 
-void check_host(const Tensor& x, const char* call) {
+void check_carried(const ProcessGroup& group, const Tensor& x, const char* call) {
   SY_CHECK(x, call, ": got an empty tensor");
-  SY_CHECK(x.device().type == DeviceType::cpu, call, ": groups carry tensors in host memory, got one on ", x.device());
+  SY_CHECK(group.carries(x.device()), call, ": this group does not carry tensors on ", x.device());
+}
+
+void check_all_reduce(const ProcessGroup& group, const Tensor& x) {
+  check_carried(group, x, "all_reduce");
+  SY_CHECK(x.dtype() == DType::f32 || x.dtype() == DType::i32, "all_reduce: f32 or i32, got ", x.dtype());
+}
+
+void check_both(const ProcessGroup& group, const Tensor& out, const Tensor& in, const char* call) {
+  check_carried(group, out, call);
+  check_carried(group, in, call);
+  SY_CHECK(out.device() == in.device(), call, ": out is on ", out.device(), ", in on ", in.device());
 }
 
 std::int64_t total(std::span<const int> counts) {
@@ -27,20 +38,23 @@ void check_rows(const Tensor& x, std::span<const int> counts, const ProcessGroup
 }  // namespace
 
 void ProcessGroup::all_reduce(Tensor& x, Reduce op) {
-  check_host(x, "all_reduce");
-  SY_CHECK(x.dtype() == DType::f32 || x.dtype() == DType::i32, "all_reduce: f32 or i32, got ", x.dtype());
+  check_all_reduce(*this, x);
   do_all_reduce(x, op);
 }
 
+Wait ProcessGroup::start_all_reduce(Tensor& x, Reduce op) {
+  check_all_reduce(*this, x);
+  return do_start_all_reduce(x, op);
+}
+
 void ProcessGroup::broadcast(Tensor& x, int root) {
-  check_host(x, "broadcast");
+  check_carried(*this, x, "broadcast");
   SY_CHECK(0 <= root && root < size(), "broadcast: no rank ", root, " among ", size());
   do_broadcast(x, root);
 }
 
 void ProcessGroup::all_gather(Tensor& out, const Tensor& in) {
-  check_host(out, "all_gather");
-  check_host(in, "all_gather");
+  check_both(*this, out, in, "all_gather");
   SY_CHECK(out.dtype() == in.dtype(), "all_gather: out is ", out.dtype(), ", in is ", in.dtype());
   SY_CHECK(out.numel() == size() * in.numel(), "all_gather: out is ", out.shape(), " for ", size(), " times ",
            in.shape());
@@ -48,8 +62,7 @@ void ProcessGroup::all_gather(Tensor& out, const Tensor& in) {
 }
 
 void ProcessGroup::all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in, std::span<const int> send) {
-  check_host(out, "all_to_all");
-  check_host(in, "all_to_all");
+  check_both(*this, out, in, "all_to_all");
   check_rows(out, recv, *this, "recv");
   check_rows(in, send, *this, "send");
   SY_CHECK(out.dtype() == in.dtype() && out.shape() == in.shape().with(0, out.dim(0)), "all_to_all: out is ",

@@ -12,19 +12,29 @@ namespace switchyard {
 
 enum class Reduce { sum, max };
 
+// Makes what the calling thread puts on its device from then on come after a collective that was started. Empty where
+// the collective is done already.
+using Wait = std::function<void()>;
+
 // Ranks that talk to each other. Every rank of the group makes the same calls in the same order, with tensors in host
-// memory. Sums are taken in rank order, so that every kind of group, with the same ranks, gives the same bits on every
-// rank. A group of one is an ordinary group. Wrong arguments are contract errors of the caller; what goes wrong between
-// ranks is Error (Fault::communication) and names the rank and the call.
+// memory (device_group.h has groups that also carry tensors of a device). Sums are taken in rank order, so that every
+// kind of group, with the same ranks, gives the same bits on every rank; NCCL alone adds in an order of its own. A
+// group of one is an ordinary group. Wrong arguments are contract errors of the caller; what goes wrong between ranks
+// is Error (Fault::communication) and names the rank and the call.
 class ProcessGroup {
  public:
   virtual ~ProcessGroup() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
   virtual void barrier() = 0;
+  // Whether tensors there may be given to the calls below, all tensors of one call on the same device.
+  virtual bool carries(Device device) const { return device == Device{}; }
 
   void all_reduce(Tensor& x, Reduce op);  // in place; f32 or i32, of one shape everywhere; a NaN is the largest
-  void broadcast(Tensor& x, int root);    // any type, of one shape everywhere
+  // The same, begun and not awaited: what comes on the device until the returned Wait is called runs beside it and
+  // leaves x alone. x lives until then.
+  [[nodiscard]] Wait start_all_reduce(Tensor& x, Reduce op);
+  void broadcast(Tensor& x, int root);  // any type, of one shape everywhere
   // out is `size` blocks of in's size, in rank order; any type
   void all_gather(Tensor& out, const Tensor& in);
   // in: my rows, send[i] of them for rank i, in rank order; out: recv[i] of them from rank i. Rows of any width and
@@ -40,6 +50,10 @@ class ProcessGroup {
  private:
   // The same calls, with arguments that hold what is said above.
   virtual void do_all_reduce(Tensor& x, Reduce op) = 0;
+  virtual Wait do_start_all_reduce(Tensor& x, Reduce op) {
+    do_all_reduce(x, op);
+    return {};
+  }
   virtual void do_broadcast(Tensor& x, int root) = 0;
   virtual void do_all_gather(Tensor& out, const Tensor& in) = 0;
   virtual void do_all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in, std::span<const int> send) = 0;
@@ -58,8 +72,9 @@ std::unique_ptr<ProcessGroup> make_self_group();
 // rethrown here. Ranks that wait for one that will never come are a failure too. No launcher, no sockets.
 void run_ranks(int size, const std::function<void(ProcessGroup& world)>& body);
 
-// The ranks that mpirun started (one, without it). Initialises MPI once and finalises it at exit, unless an exception
-// ended the world: then the process leaves without, and the launcher stops the other ranks.
+// The ranks that mpirun started. Initialises MPI once and finalises it at exit, unless an exception ended the world:
+// then the process leaves without, and the launcher stops the other ranks. Without a launcher this process is the whole
+// world, and MPI is not touched: the program then runs where no MPI is set up.
 std::unique_ptr<ProcessGroup> make_mpi_world();
 
 }  // namespace switchyard

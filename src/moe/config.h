@@ -5,8 +5,9 @@
 
 namespace switchyard {
 
-enum class BalanceCounts { first, all };         // which choices count as load: Switch and GShard, or Mixtral
-enum class BalanceScope { group, micro_batch };  // over which tokens load and probability are averaged
+enum class BalanceCounts { first, all };           // which choices count as load: Switch and GShard, or Mixtral
+enum class Dispatch { automatic, exact, padded };  // which rows travel to the experts
+enum class BalanceScope { group, micro_batch };    // over which tokens load and probability are averaged
 
 // Experts, their router, and which blocks have them.
 struct MoeConfig {
@@ -22,6 +23,7 @@ struct MoeConfig {
   bool renormalise = true;
   double capacity_factor = 1.25;  // 0: dropless
   std::int64_t group_size = 0;    // 0: a sequence
+  Dispatch dispatch = Dispatch::automatic;
   double balance_loss = 0.01;
   BalanceCounts balance_counts = BalanceCounts::first;
   BalanceScope balance_scope = BalanceScope::group;
@@ -42,6 +44,11 @@ struct MoeConfig {
         .between(0, 1024);
     v.field("group_size", group_size, "tokens of a routing group; divides the sequence, 0 means a sequence")
         .between(0, 1 << 24);
+    v.choice(
+        "dispatch", dispatch,
+        "rows that travel to the experts: exact, those that were kept, whose numbers the host must read; padded, as "
+        "many as the capacity allows, so that it need not; auto pads on a GPU",
+        {{"auto", Dispatch::automatic}, {"exact", Dispatch::exact}, {"padded", Dispatch::padded}});
     v.field("balance_loss", balance_loss, "coefficient of the load-balancing loss of each MoE block").between(0, 100);
     v.choice("balance_counts", balance_counts, "choices that count as load: first (Switch, GShard), all (Mixtral)",
              {{"first", BalanceCounts::first}, {"all", BalanceCounts::all}});

@@ -7,14 +7,18 @@
 
 namespace switchyard {
 
+// How received rows, which come rank by rank, lie by expert. i32; the permutations are empty where they do already.
+struct ExpertOrder {
+  Tensor offsets_e1;  // rows of local expert i are [offsets[i], offsets[i + 1]); in host memory
+  Tensor to_expert_R, from_expert_R;
+};
+
 // Rows in expert order, ready for the experts of this rank, and the way home.
 struct Dispatched {
   Variable rows_RD;
-  Tensor offsets_e1;  // i32 (e + 1): rows of local expert i are [offsets[i], offsets[i + 1])
-
-  // filled by the dispatcher, read by its own combine(); empty where the rows came in expert order
-  Tensor to_expert_order_R, from_expert_order_R;  // i32
-  Exchange exchange;
+  ExpertOrder order;
+  std::int64_t rows_each = 0;  // of every local expert where that is known beforehand, else 0
+  Exchange exchange;           // read by combine()
 };
 
 // Moves tokens to their experts and back. dispatch and combine are each other's transpose.
@@ -26,7 +30,8 @@ class Dispatcher {
 };
 
 // Experts spread over `group`, a contiguous block of them on each rank: rows travel by all-to-all. Only rows that were
-// kept travel. A group of one is the local case.
+// kept travel, or, where the routing is padded, all that experts own: then every rank must bring as many tokens, and
+// the host reads nothing. A group of one is the local case.
 std::unique_ptr<Dispatcher> make_dispatcher(std::int64_t experts, ProcessGroup& group);
 
 }  // namespace switchyard

@@ -13,8 +13,9 @@ Experts::Experts(std::int64_t experts, std::int64_t d_model, std::int64_t d_ff, 
   down_ = make.experts(name + ".experts.down_proj", {experts, d_model, d_ff}, first, local, out);
 }
 
-Variable Experts::operator()(const Variable& rows_RD, const Tensor& offsets_e1) const {
-  return grouped_linear(activate(grouped_linear(rows_RD, up_, offsets_e1), activation_), down_, offsets_e1);
+Variable Experts::operator()(const Variable& rows_RD, const Tensor& offsets_e1, std::int64_t rows_each) const {
+  const Variable hidden_RF = activate(grouped_linear(rows_RD, up_, offsets_e1, rows_each), activation_);
+  return grouped_linear(hidden_RF, down_, offsets_e1, rows_each);
 }
 
 }  // namespace switchyard

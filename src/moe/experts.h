@@ -14,8 +14,8 @@ class Experts {
   Experts(std::int64_t experts, std::int64_t d_model, std::int64_t d_ff, Activation activation, const std::string& name,
           Init in, Init out, const ProcessGroup& group, ParameterMaker& make);
 
-  // rows (R, d_model), offsets i32 (e + 1) -> (R, d_model)
-  Variable operator()(const Variable& rows_RD, const Tensor& offsets_e1) const;
+  // rows (R, d_model), offsets i32 (e + 1) -> (R, d_model); rows_each as grouped_linear takes it
+  Variable operator()(const Variable& rows_RD, const Tensor& offsets_e1, std::int64_t rows_each = 0) const;
 
  private:
   Activation activation_;

@@ -11,7 +11,7 @@ Moe::Moe(const MoeConfig& config, std::int64_t d_model, Activation activation, c
 MoeResult Moe::operator()(const Variable& x_TD, Capacity capacity, float share) const {
   const Routing routing = router_(x_TD, capacity, share);
   const Dispatched rows = dispatcher_->dispatch(x_TD, routing);
-  const Variable y_RD = experts_(rows.rows_RD, rows.offsets_e1);
+  const Variable y_RD = experts_(rows.rows_RD, rows.order.offsets_e1, rows.rows_each);
   return {dispatcher_->combine(y_RD, rows, routing), routing.loss_1, routing.stats};
 }
 

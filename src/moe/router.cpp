@@ -26,22 +26,22 @@ Tensor Router::load_GE(const Tensor& expert_TK, std::int64_t group) const {
   const std::int64_t groups = std::max<std::int64_t>(1, tokens / group),
                      counted = config_.balance_counts == BalanceCounts::first ? 1 : config_.top_k;
 
+  const Kernels& k = kernels(expert_TK.device());
   Tensor chosen_GKE = Tensor::empty({groups, config_.top_k, experts}, DType::i32, expert_TK.device());
-  kernels(expert_TK.device()).count_choices(chosen_GKE, expert_TK, {.experts = experts, .group = group});
+  k.count_choices(chosen_GKE, expert_TK, {.experts = experts, .group = group});
   if (whole) {
     data_.all_reduce(chosen_GKE, Reduce::sum);
     group *= data_.size();
   }
 
-  const Tensor chosen = to_device(chosen_GKE, Device{});
-  Tensor load = Tensor::zeros({groups, experts}, DType::f32, Device{});
-  for (std::int64_t g = 0; g < groups; ++g)
-    for (std::int64_t k = 0; k < counted; ++k)
-      for (std::int64_t e = 0; e < experts; ++e)
-        load.data<float>()[g * experts + e] +=
-            static_cast<float>(chosen.data<std::int32_t>()[(g * config_.top_k + k) * experts + e]) /
-            static_cast<float>(group);
-  return to_device(load, expert_TK.device());
+  Tensor load = Tensor::empty({groups, experts}, DType::f32, expert_TK.device());
+  k.choice_fractions(load, chosen_GKE, counted, static_cast<float>(group));
+  return load;
+}
+
+bool Router::pads(Device device) const {
+  return config_.dispatch == Dispatch::padded ||
+         (config_.dispatch == Dispatch::automatic && device.type == DeviceType::cuda);
 }
 
 Routing Router::operator()(const Variable& x_TD, Capacity capacity, float share) const {
@@ -56,14 +56,15 @@ Routing Router::operator()(const Variable& x_TD, Capacity capacity, float share)
   const Softmax scores = softmax(logits_TE);
   const TopK chosen = switchyard::top_k(scores.p_TE, top_k, config_.renormalise ? Renormalise::yes : Renormalise::no);
 
+  const std::int64_t capacity_rows = enforced ? expert_capacity(config_.capacity_factor, top_k, group, experts) : 0;
+  const Placement placement{
+      .experts = experts, .group = group, .capacity = capacity_rows, .padded = capacity_rows > 0 && pads(device)};
   Routing routing;
   routing.weight_TK = chosen.weight_TK;
   routing.slot_TK = Tensor::empty({tokens, top_k}, DType::i32, device);
-  routing.token_N = Tensor::empty({tokens * top_k}, DType::i32, device);
+  routing.token_N = Tensor::empty({placement.rows(tokens, top_k)}, DType::i32, device);
   routing.count_E = Tensor::empty({experts}, DType::i32, device);
-  const Placement placement{.experts = experts,
-                            .group = group,
-                            .capacity = enforced ? expert_capacity(config_.capacity_factor, top_k, group, experts) : 0};
+  routing.rows_each = placement.owned(tokens);
   k.place(routing.slot_TK, routing.token_N, routing.count_E, chosen.expert_TK, placement);
 
   const Variable balance =

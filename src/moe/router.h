@@ -33,6 +33,7 @@ class Router {
   Routing operator()(const Variable& x_TD, Capacity capacity, float share) const;
 
  private:
+  bool pads(Device device) const;
   Tensor load_GE(const Tensor& expert_TK, std::int64_t group) const;
 
   MoeConfig config_;

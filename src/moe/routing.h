@@ -5,7 +5,8 @@
 namespace switchyard {
 
 // Shape letters of this folder: T tokens of this rank, K experts a token, E experts, e experts of this rank,
-// N = T K choices, R rows received, G routing groups, D model width, F feed-forward width.
+// N routed rows (T K choices, or what the experts own), R rows received, G routing groups, D model width, F
+// feed-forward width.
 
 // What the router saw, for metrics; sums over this rank's tokens.
 struct RoutingStats {
@@ -20,9 +21,12 @@ struct RoutingStats {
 struct Routing {
   Variable weight_TK;  // f32
   Tensor slot_TK;      // i32: the row of each choice among all rows, grouped by expert; -1 where dropped
-  Tensor token_N;      // i32: the token of each row; the tail beyond the kept rows is -1
-  Tensor count_E;      // i32: rows of each expert
-  Variable loss_1;     // f32: balance and z-loss with their coefficients
+  Tensor token_N;      // i32: the token of each row, -1 for rows that nobody took
+  Tensor count_E;      // i32: rows that each expert took
+  // The rows that each expert owns, taken or not; 0 where it has just those that it took, so that their numbers must be
+  // read.
+  std::int64_t rows_each = 0;
+  Variable loss_1;  // f32: balance and z-loss with their coefficients
   RoutingStats stats;
 };
 

@@ -1,6 +1,5 @@
 #include "optim/clip.h"
 
-#include <algorithm>
 #include <cmath>
 
 #include "tensor/kernels.h"
@@ -22,10 +21,14 @@ GradientNorm gradient_norm(const Parameters& parameters, Mesh& mesh, double clip
   kernels(device).sum_squares(experts_1, experts);
   mesh.expert->all_reduce(experts_1, Reduce::sum);
 
+  GradientNorm result{.squares_2 = squares_2, .grad_scale_1 = Tensor::empty({1}, DType::f32, device)};
+  kernels(device).clip_factor(result.grad_scale_1, squares_2, static_cast<float>(clip));
+  return result;
+}
+
+double GradientNorm::norm() const {
   const Tensor host = to_device(squares_2, Device{});
-  const double norm = std::sqrt(static_cast<double>(host.data<float>()[0]) + host.data<float>()[1]);
-  const float scale = clip > 0 ? static_cast<float>(std::min(1.0, clip / (norm + 1e-6))) : 1.0f;
-  return {.norm = norm, .grad_scale_1 = Tensor::of(std::span<const float>(&scale, 1), {1}, device)};
+  return std::sqrt(static_cast<double>(host.data<float>()[0]) + host.data<float>()[1]);
 }
 
 }  // namespace switchyard

@@ -7,8 +7,11 @@ namespace switchyard {
 
 // The Euclidean norm of all gradients of the model, and what to multiply them by so that it is at most `clip`.
 struct GradientNorm {
-  double norm = 0;      // not finite where a gradient is not; the factor then means nothing
-  Tensor grad_scale_1;  // f32, on the parameters' device: min(1, clip / (norm + 1e-6)), or 1 for a clip of 0
+  Tensor squares_2;  // f32, on the parameters' device: the squared norms of dense and of expert gradients
+  Tensor
+      grad_scale_1;  // f32, there: min(1, clip / (norm + 1e-6)), or 1 for a clip of 0; a NaN where norm is not finite
+
+  double norm() const;  // read from the device; not finite where a gradient is not
 };
 
 // Counts each element of each parameter once, whoever holds it: dense parameters are the same on every rank, and the

@@ -9,7 +9,11 @@ namespace switchyard {
 const Kernels& kernels(Device device) {
   const Kernels& backend = device.type == DeviceType::cpu ? cpu::table() : cuda::table();
   Profile* profile = current_profile();
-  return profile ? profile->timed(backend) : backend;
+  return profile ? profile->timed(backend, device) : backend;
+}
+
+void synchronize(Device device) {
+  if (device.type == DeviceType::cuda) cuda::synchronize(device);
 }
 
 }  // namespace switchyard

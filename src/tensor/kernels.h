@@ -39,8 +39,18 @@ struct Rope {
 
 // How T tokens with K choices each spread over E experts. A routing group is `group` consecutive tokens; in each, an
 // expert takes at most `capacity` rows: all first choices before any second, in token order. capacity 0 = dropless.
+// Padded (with a capacity only), each expert owns tokens / group * capacity rows, taken or not, so that nobody needs
+// the counts to know where its rows are.
 struct Placement {
   std::int64_t experts = 0, group = 0, capacity = 0;
+  bool padded = false;
+
+  // Rows that each expert owns of so many tokens; 0 where the counts decide.
+  std::int64_t owned(std::int64_t tokens) const { return padded ? tokens / (group > 0 ? group : 1) * capacity : 0; }
+  // N, the routed rows: all choices, or what the experts own.
+  std::int64_t rows(std::int64_t tokens, std::int64_t choices) const {
+    return padded && capacity > 0 ? experts * owned(tokens) : tokens * choices;
+  }
 };
 
 // One parameter's share of an AdamW step, all f32 and of one shape. The compute copy may be empty.
@@ -75,10 +85,13 @@ struct Kernels {
   PackedSize (*packed_size)(Shape weight, DType dtype);
   void (*pack)(Weight& w, const Tensor& master);
   void (*weight_matmul)(Tensor& y, const Tensor& x, const Weight& w, Trans tw);
-  // grouped.cpp: rows [offsets[e], offsets[e + 1]) of x go with expert e; offsets_e1 is i32 (E + 1)
-  void (*grouped_matmul)(Tensor& y, const Tensor& x, const Weight& w_EOI, const Tensor& offsets_e1, Trans tw);
+  // grouped.cpp: rows [offsets[e], offsets[e + 1]) of x go with expert e; offsets_e1 is i32 (E + 1), on the
+  // device or, which may spare a wait for it, in host memory. rows_each > 0: the caller knows that offsets[e] =
+  // e rows_each, and offsets may be empty. A backend may use either.
+  void (*grouped_matmul)(Tensor& y, const Tensor& x, const Weight& w_EOI, const Tensor& offsets_e1,
+                         std::int64_t rows_each, Trans tw);
   void (*grouped_matmul_dw)(Tensor& dw_EOI, const Tensor& dy_RO, const Tensor& x_RI, const Tensor& offsets_e1,
-                            Into into);
+                            std::int64_t rows_each, Into into);
 
   // rms_norm.cpp: y = x rstd w, rstd_R = 1 / sqrt(mean(x^2) + eps)
   void (*rms_norm)(Tensor& y_RD, Tensor& rstd_R, const Tensor& x_RD, const Tensor& w_D, float eps);
@@ -118,8 +131,12 @@ struct Kernels {
                          const Tensor& p_TE, Renormalise);
   // chosen_GKE: how many tokens of each group took expert e as k-th choice, before capacity
   void (*count_choices)(Tensor& chosen_GKE, const Tensor& expert_TK, Placement);
+  // f[g, e] = sum_{k < counted} chosen[g, k, e] / tokens: each quotient rounded to f32, added in the order of k
+  void (*choice_fractions)(Tensor& f_GE, const Tensor& chosen_GKE, std::int64_t counted, float tokens);
   // Stable grouping by expert, in token order within an expert. slot_TK: the row of each choice, -1 where dropped;
-  // token_N (N = T K, the tail -1): the token of each row; count_E: rows of each expert.
+  // token_N (N = placement.rows(T, K)): the token of each row, -1 for a row that nobody took; count_E: rows that each
+  // expert took. The rows that expert e took begin at e * owned where padded, and then the gaps behind them are -1;
+  // else each expert's begin where those of the one before end, and the tail of token_N is -1.
   void (*place)(Tensor& slot_TK, Tensor& token_N, Tensor& count_E, const Tensor& expert_TK, Placement);
   // loss_1 = scale * sum_t sum_e f[t / group, e] p[t, e] and its gradient, times dloss_1
   void (*balance_loss)(Tensor& loss_1, const Tensor& p_TE, const Tensor& f_GE, float scale);
@@ -137,12 +154,19 @@ struct Kernels {
   void (*sum)(Tensor& y_1, const Tensor& x, Into into);  // of all elements, f32 in, f32 out, summed in a fixed order
 
   // optimizer.cpp
-  // p -= lr (m' / bias1 / (sqrt(v' / bias2) + eps) + decay p) with grad * grad_scale_1; writes the compute copy too
+  // p -= lr (m' / bias1 / (sqrt(v' / bias2) + eps) + decay p) with grad * grad_scale_1; writes the compute copy too.
+  // Where grad_scale_1 is not finite nothing changes, so that a step may be launched before its loss is looked at.
   void (*adamw)(std::span<const AdamWTensors>, const AdamWStep&, const Tensor& grad_scale_1);
   void (*sum_squares)(Tensor& y_1, std::span<const Tensor> xs);  // f32 in and out, summed in a fixed order
+  // min(1, clip / (norm + 1e-6)) for the norm whose square is the sum of `squares`; 1 for a clip of 0; a NaN where the
+  // norm is not finite. In f64.
+  void (*clip_factor)(Tensor& factor_1, const Tensor& squares, float clip);
 };
 
 // The table of the device's backend. Asking for a GPU in a build without CUDA throws (Fault::usage).
 const Kernels& kernels(Device device);
+
+// Waits until the device has done what this thread asked of it. Kernels of the CPU have done it when they return.
+void synchronize(Device device);
 
 }  // namespace switchyard

@@ -1,6 +1,7 @@
 #include "tensor/profile.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 
 namespace switchyard {
@@ -8,11 +9,14 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr std::size_t kDeviceTypes = 2;
+
 // What the running profile of a thread has seen; static functions in a table have nowhere else to put it.
 struct Account {
   Profile* profile = nullptr;
-  const Kernels* backend = nullptr;
-  std::vector<KernelTime> rows;
+  std::array<const Kernels*, kDeviceTypes> backends{};  // by type of device
+  std::array<Device, kDeviceTypes> devices{};           // the last of each type that was asked for
+  std::vector<KernelTime> rows;                         // by type of device, then by row
 };
 thread_local Account account;
 
@@ -30,10 +34,12 @@ double flops(Name<&Kernels::matmul>, const Tensor& c, const Tensor& a, const Ten
 double flops(Name<&Kernels::weight_matmul>, const Tensor&, const Tensor& x, const Weight& w, Trans) {
   return 2.0 * static_cast<double>(x.dim(0)) * static_cast<double>(w.shape.numel());
 }
-double flops(Name<&Kernels::grouped_matmul>, const Tensor&, const Tensor& x, const Weight& w, const Tensor&, Trans) {
+double flops(Name<&Kernels::grouped_matmul>, const Tensor&, const Tensor& x, const Weight& w, const Tensor&,
+             std::int64_t, Trans) {
   return 2.0 * static_cast<double>(x.dim(0)) * static_cast<double>(w.shape[1] * w.shape[2]);
 }
-double flops(Name<&Kernels::grouped_matmul_dw>, const Tensor& dw, const Tensor&, const Tensor& x, const Tensor&, Into) {
+double flops(Name<&Kernels::grouped_matmul_dw>, const Tensor& dw, const Tensor&, const Tensor& x, const Tensor&,
+             std::int64_t, Into) {
   return 2.0 * static_cast<double>(x.dim(0)) * static_cast<double>(dw.dim(1) * dw.dim(2));
 }
 double causal_products(int products, AttentionShape s) {
@@ -47,38 +53,36 @@ double flops(Name<&Kernels::attention_backward>, const Tensor&, const Tensor&, c
   return causal_products(5, s);
 }
 
-template <class Function, auto Row, std::size_t Index>
+template <class Function, auto Row, std::size_t Type, std::size_t Index>
 struct Timed;
-template <class Result, class... Args, auto Row, std::size_t Index>
-struct Timed<Result (*)(Args...), Row, Index> {
-  static Result call(Args... args) {
-    struct Stop {
-      Clock::time_point begin = Clock::now();
-      ~Stop() { account.rows[Index].seconds += std::chrono::duration<double>(Clock::now() - begin).count(); }
-    };
+template <class... Args, auto Row, std::size_t Type, std::size_t Index>
+struct Timed<void (*)(Args...), Row, Type, Index> {
+  static void call(Args... args) {
+    const auto begin = Clock::now();
+    (account.backends[Type]->*Row)(args...);
+    synchronize(account.devices[Type]);
     KernelTime& row = account.rows[Index];
-    ++row.calls;
+    row.seconds += std::chrono::duration<double>(Clock::now() - begin).count();
     row.flops += flops(Name<Row>{}, args...);
-    const Stop stop;
-    return (account.backend->*Row)(args...);
+    ++row.calls;
   }
 };
 
-template <auto Row, std::size_t Index, class Function>
+template <auto Row, std::size_t Type, std::size_t Index, class Function>
 constexpr Function timed_row(Function Kernels::*) {
-  return &Timed<Function, Row, Index>::call;
+  return &Timed<Function, Row, Type, Index>::call;
 }
 
 }  // namespace
 
-#define SY_EACH_KERNEL(row)                                                                                         \
-  row(zero) row(copy) row(add) row(scale) row(matmul) row(pack) row(weight_matmul) row(grouped_matmul)              \
-      row(grouped_matmul_dw) row(rms_norm) row(rms_norm_backward) row(qk_norm_rope) row(qk_norm_rope_backward)      \
-          row(attention) row(attention_backward) row(activation) row(activation_backward) row(gather_rows)          \
-              row(scatter_add_rows) row(combine_rows) row(combine_rows_backward) row(softmax) row(softmax_backward) \
-                  row(top_k) row(top_k_backward) row(count_choices) row(place) row(balance_loss)                    \
-                      row(balance_loss_backward) row(z_loss) row(z_loss_backward) row(entropy) row(cross_entropy)   \
-                          row(sum) row(adamw) row(sum_squares)
+#define SY_EACH_KERNEL(row)                                                                                            \
+  row(zero) row(copy) row(add) row(scale) row(matmul) row(pack) row(weight_matmul) row(grouped_matmul)                 \
+      row(grouped_matmul_dw) row(rms_norm) row(rms_norm_backward) row(qk_norm_rope) row(qk_norm_rope_backward)         \
+          row(attention) row(attention_backward) row(activation) row(activation_backward) row(gather_rows)             \
+              row(scatter_add_rows) row(combine_rows) row(combine_rows_backward) row(softmax) row(softmax_backward)    \
+                  row(top_k) row(top_k_backward) row(count_choices) row(choice_fractions) row(place) row(balance_loss) \
+                      row(balance_loss_backward) row(z_loss) row(z_loss_backward) row(entropy) row(cross_entropy)      \
+                          row(sum) row(adamw) row(sum_squares) row(clip_factor)
 
 namespace {
 
@@ -97,30 +101,36 @@ constexpr const char* kNames[] = {
 // A new row of the table must be listed here: all but the three that only handle memory are timed.
 static_assert((std::size(kNames) + 3) * sizeof(void*) == sizeof(Kernels));
 
-}  // namespace
-
-const Kernels& Profile::timed(const Kernels& backend) {
-  static constexpr Kernels kRows = [] {
-    Kernels table{};
-#define SY_TIMED(row) table.row = timed_row<&Kernels::row, index_##row>(&Kernels::row);
-    SY_EACH_KERNEL(SY_TIMED)
+template <std::size_t Type>
+constexpr Kernels timed_rows() {
+  Kernels table{};
+#define SY_TIMED(row) table.row = timed_row<&Kernels::row, Type, Type * std::size(kNames) + index_##row>(&Kernels::row);
+  SY_EACH_KERNEL(SY_TIMED)
 #undef SY_TIMED
-    return table;
-  }();
-  static thread_local Kernels table;
-  if (account.backend != &backend) {
-    account.backend = &backend;
-    table = kRows;
-    table.system_allocate = backend.system_allocate;
-    table.system_release = backend.system_release;
-    table.packed_size = backend.packed_size;
-  }
   return table;
 }
 
+}  // namespace
+
+const Kernels& Profile::timed(const Kernels& backend, Device device) {
+  static constexpr Kernels kRows[kDeviceTypes] = {timed_rows<0>(), timed_rows<1>()};
+  static thread_local Kernels tables[kDeviceTypes];
+  const auto type = static_cast<std::size_t>(device.type);
+  account.devices[type] = device;
+  if (account.backends[type] != &backend) {
+    account.backends[type] = &backend;
+    tables[type] = kRows[type];
+    tables[type].system_allocate = backend.system_allocate;
+    tables[type].system_release = backend.system_release;
+    tables[type].packed_size = backend.packed_size;
+  }
+  return tables[type];
+}
+
 Profile::Profile() : before_(account.profile) {
-  account = {.profile = this, .backend = nullptr, .rows = {}};
-  for (const char* name : kNames) account.rows.push_back({.name = name});
+  account = {.profile = this, .backends = {}, .devices = {}, .rows = {}};
+  for (const DeviceType type : {DeviceType::cpu, DeviceType::cuda})
+    for (const char* name : kNames) account.rows.push_back({.name = name, .device = type});
 }
 
 Profile::~Profile() { account.profile = before_; }

@@ -7,15 +7,17 @@
 
 namespace switchyard {
 
-// What one row of the kernel table took.
+// What one row of a device's kernel table took.
 struct KernelTime {
   const char* name;
+  DeviceType device = DeviceType::cpu;
   std::int64_t calls = 0;
   double seconds = 0;
   double flops = 0;  // of products and attention; 0 for what only moves memory
 };
 
-// While one of these lives, the kernels that this thread asks for are timed, call by call, until they return.
+// While one of these lives, the kernels that this thread asks for are timed, call by call, until they are done. For
+// that the host waits after each call on a GPU, which makes a step longer: time whole steps without one.
 class Profile {
  public:
   Profile();
@@ -25,8 +27,8 @@ class Profile {
 
   // Rows that were called, the longest first.
   std::vector<KernelTime> times() const;
-  // The timed twin of a backend's table.
-  const Kernels& timed(const Kernels& backend);
+  // The timed twin of a device's table.
+  const Kernels& timed(const Kernels& backend, Device device);
 
  private:
   Profile* before_;

@@ -57,7 +57,8 @@ struct TrainConfig {
         .between(1, 1'000'000'000);
     v.field("eval_every", eval_every, "steps between evaluations; 0 evaluates only at the end")
         .between(0, 1'000'000'000);
-    v.field("eval_batches", eval_batches, "global batches of an evaluation; 0 means all of the validation data")
+    v.field("eval_batches", eval_batches,
+            "global batches of an evaluation, spread evenly over the validation data; 0 means all of it")
         .between(0, 1'000'000'000);
   }
 };

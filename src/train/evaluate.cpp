@@ -4,10 +4,10 @@
 
 namespace switchyard {
 
-Evaluation evaluate(const Transformer& model, const EvalLoader& data, std::int64_t samples, std::int64_t chunk,
-                    std::int64_t seq_len, Device device, ProcessGroup& group) {
+Evaluation evaluate(const Transformer& model, const EvalLoader& data, std::int64_t chunk, std::int64_t seq_len,
+                    Device device, ProcessGroup& group) {
   NoGrad guard;
-  const std::int64_t end = samples > 0 ? std::min(samples, data.samples()) : data.samples();
+  const std::int64_t end = data.samples();
   double loss = 0;
   std::int64_t targets = 0;
   for (std::int64_t begin = 0; begin < end; begin += chunk * group.size()) {

@@ -10,9 +10,9 @@ struct Evaluation {
   std::int64_t targets = 0;
 };
 
-// Over the first `samples` samples of the list (0: all), `chunk` of them a rank at a time. Every rank calls; all get
-// the same numbers, which do not depend on how many ranks there are beyond rounding.
-Evaluation evaluate(const Transformer& model, const EvalLoader& data, std::int64_t samples, std::int64_t chunk,
-                    std::int64_t seq_len, Device device, ProcessGroup& group);
+// Over all samples, `chunk` of them a rank at a time. Every rank calls; all get the same numbers, which do not depend
+// on how many ranks there are beyond rounding.
+Evaluation evaluate(const Transformer& model, const EvalLoader& data, std::int64_t chunk, std::int64_t seq_len,
+                    Device device, ProcessGroup& group);
 
 }  // namespace switchyard

@@ -1,11 +1,34 @@
 #include "train/metrics.h"
 
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 namespace switchyard {
 namespace {
 
-float scalar(const Tensor& x) { return *to_device(x, Device{}).data<float>(); }
+// Small tensors of one type and device, on the host, by one copy.
+template <class T>
+std::vector<T> read(const std::vector<Tensor>& parts) {
+  if (parts.empty()) return {};
+  std::int64_t count = 0;
+  for (const Tensor& part : parts) count += part.numel();
+  const Tensor flat = Tensor::empty({count}, dtype_of<T>, parts[0].device());
+  std::int64_t end = 0;
+  for (const Tensor& part : parts) {
+    Tensor place = flat.rows(end, end + part.numel());
+    kernels(part.device()).copy(place, part);
+    end += part.numel();
+  }
+  const Tensor host = to_device(flat, Device{});
+  return {host.data<T>(), host.data<T>() + count};
+}
+
+// One MoE block, summed over the micro-batches.
+struct BlockSums {
+  double balance = 0, z = 0, entropy = 0;
+  std::int64_t tokens = 0, choices = 0;
+  std::vector<std::int64_t> kept;
+};
 
 }  // namespace
 
@@ -26,25 +49,38 @@ std::string to_json(const StepMetrics& m) {
 }
 
 void StepSums::add(const ModelResult& result) {
-  loss_ += scalar(result.lm_loss_1);
-  layers_.resize(result.stats.size());
-  for (std::size_t i = 0; i < result.stats.size(); ++i) {
-    const RoutingStats& stats = result.stats[i];
-    Layer& layer = layers_[i];
-    layer.balance += scalar(stats.balance_1);
-    layer.z += scalar(stats.z_1);
-    layer.entropy += scalar(stats.entropy_1);
-    layer.tokens += stats.tokens;
-    layer.choices += stats.choices;
-    const Tensor kept_E = to_device(stats.kept_E, Device{});
-    layer.kept.resize(static_cast<std::size_t>(kept_E.numel()));
-    for (std::size_t e = 0; e < layer.kept.size(); ++e) layer.kept[e] += kept_E.data<std::int32_t>()[e];
-  }
+  losses_.push_back(result.lm_loss_1);
+  stats_.push_back(result.stats);
 }
 
 void StepSums::reduce_into(StepMetrics& m, ProcessGroup& data) const {
-  std::vector<float> sums{static_cast<float>(loss_)};
-  for (const Layer& layer : layers_) {
+  std::vector<Tensor> floats = losses_, counts;
+  for (const auto& blocks : stats_)
+    for (const RoutingStats& block : blocks) {
+      floats.insert(floats.end(), {block.balance_1, block.z_1, block.entropy_1});
+      counts.push_back(block.kept_E);
+    }
+  const std::vector<float> told = read<float>(floats);
+  const std::vector<std::int32_t> kept_rows = read<std::int32_t>(counts);
+
+  const double loss = std::accumulate(told.begin(), told.begin() + std::ptrdiff_t(losses_.size()), 0.0);
+  std::vector<BlockSums> layers(stats_.empty() ? 0 : stats_[0].size());
+  const float* next_told = told.data() + losses_.size();
+  const std::int32_t* next_kept = kept_rows.data();
+  for (const auto& blocks : stats_)
+    for (std::size_t i = 0; i < blocks.size(); ++i) {
+      BlockSums& layer = layers[i];
+      layer.balance += *next_told++;
+      layer.z += *next_told++;
+      layer.entropy += *next_told++;
+      layer.tokens += blocks[i].tokens;
+      layer.choices += blocks[i].choices;
+      layer.kept.resize(static_cast<std::size_t>(blocks[i].kept_E.numel()));
+      for (std::int64_t& kept : layer.kept) kept += *next_kept++;
+    }
+
+  std::vector<float> sums{static_cast<float>(loss)};
+  for (const BlockSums& layer : layers) {
     sums.insert(sums.end(),
                 {static_cast<float>(layer.balance), static_cast<float>(layer.z), static_cast<float>(layer.entropy),
                  static_cast<float>(layer.tokens), static_cast<float>(layer.choices)});
@@ -55,10 +91,10 @@ void StepSums::reduce_into(StepMetrics& m, ProcessGroup& data) const {
 
   const float* next = all.data<float>();
   m.loss = *next++;
-  const double blocks = static_cast<double>(layers_.size());
+  const double blocks = static_cast<double>(layers.size());
   double choices = 0, kept = 0;
   m.expert_load.clear();
-  for (const Layer& layer : layers_) {
+  for (const BlockSums& layer : layers) {
     const double balance = *next++, z = *next++, entropy = *next++, tokens = *next++, layer_choices = *next++;
     m.balance_loss += balance / blocks;
     m.z_loss += z / blocks;

@@ -21,15 +21,16 @@ struct StepMetrics {
   double lr = 0;
   double grad_norm = 0;  // before clipping
   double tokens_per_second = 0;
-  double drop_fraction = 0;                      // of choices, over all MoE blocks
-  double router_entropy = 0;                     // nats, mean over tokens and MoE blocks
+  double drop_fraction = 0;                        // of choices, over all MoE blocks
+  double router_entropy = 0;                       // nats, mean over tokens and MoE blocks
   std::vector<std::vector<double>> expert_load{};  // by MoE block: share of all choices that each expert took
   std::optional<double> val_loss{};
 };
 
 std::string to_json(const StepMetrics& metrics);
 
-// Adds up what the micro-batches of a step tell on this rank, and then over the ranks.
+// Adds up what the micro-batches of a step tell on this rank, and then over the ranks. Until then nothing is read from
+// the device, so that the host need not wait for it within the step.
 class StepSums {
  public:
   void add(const ModelResult& result);
@@ -37,13 +38,8 @@ class StepSums {
   void reduce_into(StepMetrics& metrics, ProcessGroup& data) const;
 
  private:
-  struct Layer {
-    double balance = 0, z = 0, entropy = 0;
-    std::int64_t tokens = 0, choices = 0;
-    std::vector<std::int64_t> kept;
-  };
-  double loss_ = 0;
-  std::vector<Layer> layers_;
+  std::vector<Tensor> losses_;                    // by micro-batch
+  std::vector<std::vector<RoutingStats>> stats_;  // by micro-batch and MoE block
 };
 
 // metrics.jsonl of a run: one object a step. A resumed run goes on after the step that it resumed from; what an

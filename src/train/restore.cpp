@@ -2,8 +2,10 @@
 
 #include <numeric>
 
+#include "dist/device_group.h"
 #include "train/config_reader.h"
 #include "train/config_rules.h"
+#include "train/messages.h"
 #include "train/setup.h"
 #include "train/state.h"
 
@@ -25,10 +27,9 @@ Found find(const std::filesystem::path& path, ProcessGroup& world) {
 
 }  // namespace
 
-Restored restore(const std::filesystem::path& path, const std::vector<std::string>& overrides, ProcessGroup& world,
-                 const std::function<void(const std::string&)>& warn) {
+Restored restore(const std::filesystem::path& path, const std::vector<std::string>& overrides, ProcessGroup& world) {
   const Found found = find(path, world);
-  for (const std::string& warning : found.warnings) warn(warning);
+  for (const std::string& warning : found.warnings) warn(world, warning);
 
   Restored r;
   r.path = found.path;
@@ -36,9 +37,10 @@ Restored restore(const std::filesystem::path& path, const std::vector<std::strin
   r.config.parallel = {
       .data = world.size(),
       .expert = r.config.moe.experts > 0 ? std::gcd(static_cast<int>(r.config.moe.experts), world.size()) : 1};
-  r.device = choose_device(r.config.run.device);
+  r.device = choose_device(r.config.run.device, world);
+  r.world = make_device_world(world, r.device);
   share_cores(r.config.run.threads, world);
-  r.mesh = std::make_unique<Mesh>(r.config.parallel, world);
+  r.mesh = std::make_unique<Mesh>(r.config.parallel, *r.world);
   r.model = std::make_unique<Transformer>(make_model(r.config, r.device, *r.mesh));
   std::vector<LogicalTensor> tensors = logical_tensors(r.model->parameters(), *r.mesh);
   r.state = load_checkpoint(found, tensors, world, Unread::allow);

@@ -14,13 +14,13 @@ struct Restored {
   TrainingState state;
   std::filesystem::path path;
   Device device;
+  std::unique_ptr<ProcessGroup> world;  // carries the device's tensors
   std::unique_ptr<Mesh> mesh;
   std::unique_ptr<Transformer> model;
 };
 
 // `path` is a run's directory, a directory of checkpoints or one checkpoint. The experts are spread over as many of the
-// ranks as divide them. Warnings about refused checkpoints go to `warn`, on rank 0.
-Restored restore(const std::filesystem::path& path, const std::vector<std::string>& overrides, ProcessGroup& world,
-                 const std::function<void(const std::string&)>& warn);
+// ranks as divide them. Warns of checkpoints that were refused.
+Restored restore(const std::filesystem::path& path, const std::vector<std::string>& overrides, ProcessGroup& world);
 
 }  // namespace switchyard

@@ -2,29 +2,31 @@
 
 #include <omp.h>
 #include <sched.h>
-#include <unistd.h>
 
 #include <algorithm>
 
 #include "dist/consistency.h"
+#include "dist/host.h"
 #include "files/sha256.h"
 
 namespace switchyard {
 
 const char* program_version() { return SWITCHYARD_VERSION; }
 
-Device choose_device(DeviceChoice choice) {
-  if (choice == DeviceChoice::cuda) kernels({DeviceType::cuda, 0});  // says what is missing
-  return {};
+Device choose_device(DeviceChoice choice, ProcessGroup& world) {
+  if (choice == DeviceChoice::cpu) return {};
+  if (choice == DeviceChoice::cuda) kernels({DeviceType::cuda, 0});  // says so where the build has no backend
+  const std::optional<Device> gpu = gpu_of_rank(world);
+  SY_REQUIRE(gpu || choice == DeviceChoice::automatic, Fault::usage,
+             "run.device = cuda, but ", host_name(), " has no GPU, or no driver for it; use cpu, or auto");
+  return gpu.value_or(Device{});
 }
 
 void share_cores(std::int64_t threads, ProcessGroup& world) {
   cpu_set_t cores;
   CPU_ZERO(&cores);
   sched_getaffinity(0, sizeof(cores), &cores);
-  char host[256] = {};
-  gethostname(host, sizeof(host) - 1);
-  std::string where = host;
+  std::string where = host_name();
   for (int core = 0; core < CPU_SETSIZE; ++core)
     if (CPU_ISSET(core, &cores)) where += text(" ", core);
 

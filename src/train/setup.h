@@ -9,9 +9,9 @@ namespace switchyard {
 // The version of the program, as it prints it: "0.1.0 (commit)".
 const char* program_version();
 
-// A GPU of this machine for each rank on it where `choice` allows and there is one, else the CPU. Asking for a GPU that
-// is not there is an Error (Fault::usage).
-Device choose_device(DeviceChoice choice);
+// A GPU of this machine for each rank on it (dist/host.h) where `choice` allows and there is one, else the CPU. Asking
+// for a GPU that is not there is an Error (Fault::usage), on every rank.
+Device choose_device(DeviceChoice choice, ProcessGroup& world);
 
 // Gives each rank its share of the cores that it may run on; ranks bound to the same cores divide them. `threads` sets
 // the number by hand.

@@ -5,11 +5,12 @@
 #include <fstream>
 
 #include "data/tokenizer.h"
-#include "dist/gradients.h"
+#include "dist/device_group.h"
 #include "optim/clip.h"
 #include "optim/schedule.h"
 #include "train/config_writer.h"
 #include "train/evaluate.h"
+#include "train/messages.h"
 #include "train/setup.h"
 #include "train/signals.h"
 #include "train/state.h"
@@ -32,16 +33,20 @@ Trainer::Trainer(const Config& config, ProcessGroup& world, ProgressStyle progre
     : config_(config),
       world_(world),
       style_(world.rank() == 0 ? progress : ProgressStyle::none),
-      mesh_(config.parallel, world),
-      device_(choose_device(config.run.device)),
+      device_(choose_device(config.run.device, world)),
+      device_world_(make_device_world(world, device_)),
+      mesh_(config.parallel, *device_world_),
       model_((share_cores(config.run.threads, world), make_model(config, device_, mesh_))),
+      gradients_(model_.parameters(), mesh_, kBucketBytes),
       optimizer_(model_.parameters(), config.optim),
       loader_(config.data.train, {.seq_len = config.train.seq_len,
                                   .global_batch = config.train.global_batch,
                                   .vocab_size = config.model.vocab_size,
                                   .seed = config.run.seed}),
       one_(Tensor::of(std::span<const float>(&kOne, 1), {1}, device_)) {
-  if (!config.data.valid.empty()) valid_.emplace(config.data.valid, config.train.seq_len, config.model.vocab_size);
+  if (!config.data.valid.empty())
+    valid_.emplace(config.data.valid, config.train.seq_len, config.model.vocab_size,
+                   config.train.eval_batches * config.train.global_batch);
   require_same_run(text(write_config(config_), loader_.fingerprint()), model_.parameters(), world);
   make_run_dir();
   resume();
@@ -58,8 +63,7 @@ void Trainer::make_run_dir() {
 void Trainer::resume() {
   const std::optional<Found> found = find_checkpoint(checkpoint_dir(config_.run.dir), world_);
   if (!found) return;
-  if (world_.rank() == 0)
-    for (const std::string& warning : found->warnings) std::fprintf(stderr, "warning: %s\n", warning.c_str());
+  for (const std::string& warning : found->warnings) warn(world_, warning);
 
   std::vector<LogicalTensor> tensors = logical_tensors(model_.parameters(), optimizer_, mesh_);
   const TrainingState state = load_checkpoint(*found, tensors, world_);
@@ -96,37 +100,38 @@ StepMetrics Trainer::step() {
 
   // Micro-batch by micro-batch the ranks take neighbouring parts, so that each is the same samples on every layout.
   StepSums sums;
-  for (std::int64_t part = 0; part < train.global_batch; part += train.micro_batch * mesh_.data->size()) {
+  const std::int64_t part_samples = train.micro_batch * mesh_.data->size();
+  for (std::int64_t part = 0; part < train.global_batch; part += part_samples) {
     const Batch batch = loader_.batch(step_, part + train.micro_batch * mesh_.data->rank(), train.micro_batch);
     ModelResult result =
         model_(to_device(batch.tokens_T, device_), to_device(batch.targets_T, device_),
                {.batch = train.micro_batch, .seq = train.seq_len, .share = share, .recompute = train.recompute});
+    if (part + part_samples >= train.global_batch) gradients_.arm();
     result.loss_1.backward(one_);
     sums.add(result);
   }
-  sum_gradients(model_.parameters(), mesh_, kBucketBytes);
-  const auto [norm, grad_scale_1] = gradient_norm(model_.parameters(), mesh_, config_.optim.clip);
-
-  StepMetrics metrics;
-  sums.reduce_into(metrics, *mesh_.data);
-  SY_REQUIRE(std::isfinite(metrics.loss) && std::isfinite(norm), Fault::numeric, "step ", step_ + 1, ": the loss is ",
-             metrics.loss, " and the gradient norm ", norm, "; nothing was updated since step ", step_,
-             ". A lower optim.lr or a longer warm-up often helps.");
-  metrics.lr = learning_rate(config_.optim, step_, train.steps);
-  optimizer_.step(metrics.lr, grad_scale_1);
+  gradients_.finish();
+  const GradientNorm norm = gradient_norm(model_.parameters(), mesh_, config_.optim.clip);
+  StepMetrics metrics{.lr = learning_rate(config_.optim, step_, train.steps)};
+  optimizer_.step(metrics.lr, norm.grad_scale_1);  // changes nothing where the norm is not finite
   for (Parameter& p : model_.parameters()) p.variable.zero_grad();
+
+  // The device has its whole step; only now does the host wait for it.
+  sums.reduce_into(metrics, *mesh_.data);
+  metrics.grad_norm = norm.norm();
+  SY_REQUIRE(std::isfinite(metrics.loss) && std::isfinite(metrics.grad_norm), Fault::numeric, "step ", step_ + 1,
+             ": the loss is ", metrics.loss, " and the gradient norm ", metrics.grad_norm,
+             "; what was saved up to step ", step_, " stands. A lower optim.lr or a longer warm-up often helps.");
 
   ++step_;
   metrics.step = step_;
   metrics.tokens = step_ * train.global_batch * train.seq_len;
-  metrics.grad_norm = norm;
   metrics.tokens_per_second = static_cast<double>(train.global_batch * train.seq_len) / seconds_since(begin);
   return metrics;
 }
 
 double Trainer::evaluate() {
-  return switchyard::evaluate(model_, *valid_, config_.train.eval_batches * config_.train.global_batch,
-                              config_.train.micro_batch, config_.train.seq_len, device_, *mesh_.data)
+  return switchyard::evaluate(model_, *valid_, config_.train.micro_batch, config_.train.seq_len, device_, *mesh_.data)
       .loss;
 }
 
@@ -139,7 +144,9 @@ Outcome Trainer::run() {
   const std::filesystem::path dir = config_.run.dir;
   std::optional<MetricsLog> log;
   if (world_.rank() == 0) {
-    std::ofstream(dir / "config.yaml") << write_config(config_);
+    const std::filesystem::path path = dir / "config.yaml";
+    SY_REQUIRE(std::ofstream(path) << write_config(config_) << std::flush, Fault::data, "cannot write ", path.string(),
+               "; is the disk full?");
     log.emplace(dir / "metrics.jsonl", step_);
   }
 

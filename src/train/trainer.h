@@ -5,6 +5,7 @@
 #include "checkpoint/checkpoint.h"
 #include "data/eval_loader.h"
 #include "data/loader.h"
+#include "dist/gradients.h"
 #include "model/transformer.h"
 #include "optim/adamw.h"
 #include "train/config.h"
@@ -47,9 +48,11 @@ class Trainer {
   Config config_;
   ProcessGroup& world_;
   ProgressStyle style_;
-  Mesh mesh_;
   Device device_;
+  std::unique_ptr<ProcessGroup> device_world_;
+  Mesh mesh_;
   Transformer model_;
+  GradientBuckets gradients_;
   AdamW optimizer_;
   Loader loader_;
   std::optional<EvalLoader> valid_;

@@ -82,6 +82,8 @@ class TokenFiles(Scenario):
         self.assertLess(together.seconds, 10, "the launcher waits for ranks that are gone")
         self.assertRefused(self.train("data.valid=[{path: nowhere}]"), 3, "nowhere")
         self.assertRefused(self.run_here("verify", "nowhere"), 3, "nowhere")
+        told = self.run_here("verify", "nowhere", "--json")
+        self.assertEqual((told.code, json.loads(told.out)["good"]), (3, False), told)
         self.assertRefused(self.run_here("tokenize", "nowhere.txt", "--out", "new"), 3, "nowhere.txt")
         self.assertEqual(sorted(self.folder.glob("new*")), [])
 

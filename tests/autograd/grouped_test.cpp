@@ -37,6 +37,19 @@ TEST(GroupedLinear, IsOneLinearAnExpert) {
   }
 }
 
+// Equal loads, said once with offsets and once without: the same y and the same gradients, bit for bit.
+TEST(GroupedLinear, TakesEqualLoadsWithoutOffsets) {
+  constexpr std::int64_t kExperts = 3, kEach = 2;
+  const auto run = [&](Tensor offsets, std::int64_t rows_each) {
+    Variable x(test::random({kExperts * kEach, 5}, 1), true), w(test::random({kExperts, 4, 5}, 2), true);
+    Variable y = grouped_linear(x, w, std::move(offsets), rows_each);
+    y.backward(test::random({kExperts * kEach, 4}, 3));
+    return std::vector{y.value(), x.grad(), w.grad()};
+  };
+  const auto with = run(test::ints({kExperts + 1}, {0, 2, 4, 6}), 0), without = run({}, kEach);
+  for (std::size_t i = 0; i < with.size(); ++i) test::expect_near(without[i], with[i], 0);
+}
+
 TEST(GroupedLinear, MakesOnlyTheGradientsThatAreAskedFor) {
   for (bool of_x : {false, true}) {
     Variable x(test::random({7, 3}, 1), of_x), w(test::random({4, 2, 3}, 2), !of_x);
@@ -50,6 +63,8 @@ TEST(GroupedLinear, SaysWhatDoesNotFit) {
   const Variable x(test::random({7, 3}, 1)), w(test::random({4, 2, 3}, 2)), other(test::random({4, 2, 5}, 2));
   EXPECT_THROW(grouped_linear(x, other, test::ints({5}, kOffsets)), Error);
   EXPECT_THROW(grouped_linear(x, w, test::ints({4}, {0, 3, 3, 7})), Error);
+  EXPECT_THROW(grouped_linear(x, w, {}), Error);
+  EXPECT_THROW(grouped_linear(x, w, {}, 2), Error);  // 8 rows
 }
 
 }  // namespace

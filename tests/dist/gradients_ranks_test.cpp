@@ -5,6 +5,9 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "autograd/ops.h"
+#include "autograd/recompute.h"
+#include "dist/collectives.h"
 #include "grad_check.h"
 #include "ranks.h"
 
@@ -97,8 +100,8 @@ TEST(SumGradients, BucketsFillUpButNotOver) {
     sum_gradients(parameters, mesh, bucket_bytes);
     return calls;
   };
-  EXPECT_EQ(calls_with(40), (std::vector<std::int64_t>{10, 1, 30, 6, 10}));
-  EXPECT_EQ(calls_with(0), (std::vector<std::int64_t>{4, 6, 1, 30, 2, 2, 2, 10}));
+  EXPECT_EQ(calls_with(40), (std::vector<std::int64_t>{10, 6, 30, 7, 4}));
+  EXPECT_EQ(calls_with(0), (std::vector<std::int64_t>{10, 2, 2, 2, 30, 1, 6, 4}));
   EXPECT_EQ(calls_with(1 << 20), (std::vector<std::int64_t>{57}));
 }
 
@@ -119,6 +122,150 @@ TEST(SumGradients, ASharedGradientIsNotSummedTwice) {
       test::expect_near(shared, test::floats({2}, {1, 2}), 0);
     }
   });
+}
+
+// Parameters of a model whose backward has collectives of its own, in a block that is recomputed and in one that is
+// not; every rank brings other rows.
+struct SmallModel {
+  explicit SmallModel(ProcessGroup& world) : group(world) {
+    for (unsigned i = 0; i < 4; ++i) add_parameter({6, 6}, i, Replicas::data);
+    for (unsigned i = 4; i < 7; ++i) add_parameter({6}, i, i == 5 ? Replicas::expert_data : Replicas::data);
+  }
+
+  void add_parameter(Shape shape, unsigned seed, Replicas replicas) {
+    const Variable variable(test::random(shape, seed), true);
+    parameters.push_back({.name = text("p", seed), .variable = variable, .global_shape = shape, .replicas = replicas});
+  }
+  const Variable& p(std::size_t i) { return parameters[i].variable; }
+
+  // Every row goes to the next rank.
+  Variable pass_on(const Variable& x) {
+    Exchange rows{.send = std::vector<int>(std::size_t(group.size())), .recv = {}};
+    rows.recv = rows.send;
+    rows.send[std::size_t((group.rank() + 1) % group.size())] = int(x.shape()[0]);
+    rows.recv[std::size_t((group.rank() + group.size() - 1) % group.size())] = int(x.shape()[0]);
+    return all_to_all(x, rows, group);
+  }
+
+  Variable loss(unsigned batch) {
+    Variable x(test::random({5, 6}, 50 * batch + unsigned(group.rank())));
+    x = rms_norm(linear(x, p(0)), p(4), 1e-5f);
+    x = recompute(x, [this](const Variable& in) -> Recomputed {
+          return {add(in, pass_on(linear(rms_norm(pass_on(in), p(5), 1e-5f), p(1)))), {}};
+        }).y;
+    return rms_norm(linear(pass_on(linear(x, p(2))), p(3)), p(6), 1e-5f);
+  }
+
+  ProcessGroup& group;
+  Parameters parameters;
+};
+
+// Leaving during the last of three backward passes changes no bit.
+TEST(GradientBuckets, LeaveDuringBackwardWithTheSameBits) {
+  test::on_ranks([](ProcessGroup& world) {
+    for (int expert : {1, 2}) {
+      if (world.size() % expert != 0) continue;
+      Mesh mesh({.expert = expert}, world);
+      SmallModel model(world);
+      const Tensor dy = test::random({5, 6}, 7);
+      const auto gradients = [&](std::int64_t bucket_bytes, bool early) {
+        GradientBuckets buckets(model.parameters, mesh, bucket_bytes);
+        for (int step = 0; step < 2; ++step) {  // used again
+          for (Parameter& p : model.parameters) p.variable.zero_grad();
+          for (unsigned batch = 0; batch < 3; ++batch) {
+            Variable y = model.loss(batch);
+            if (early && batch == 2) buckets.arm();
+            y.backward(dy);
+          }
+          buckets.finish();
+        }
+        std::vector<Tensor> all;
+        for (Parameter& p : model.parameters) all.push_back(p.variable.grad());
+        return all;
+      };
+      const std::vector<Tensor> expected = gradients(0, false);
+      for (std::int64_t bucket_bytes : {0, 200, 1 << 20}) {
+        const std::vector<Tensor> actual = gradients(bucket_bytes, true);
+        for (std::size_t p = 0; p < actual.size(); ++p)
+          EXPECT_EQ(std::memcmp(actual[p].bytes(), expected[p].bytes(), actual[p].size_in_bytes()), 0)
+              << model.parameters[p].name << ", buckets of " << bucket_bytes << ", ep = " << expert;
+      }
+    }
+  });
+}
+
+// A mesh of two ranks, of which this one notes the sizes of what leaves.
+struct Noting {
+  explicit Noting(std::vector<std::int64_t> sizes) {
+    mesh.data = std::make_unique<NotingGroup>(calls);
+    for (std::int64_t n : sizes) {
+      const Variable variable(test::random({n}, 1), true);
+      parameters.push_back({.name = text("p", n), .variable = variable, .global_shape = variable.shape()});
+    }
+  }
+  // backward() through one op for each of these parameters, the last first
+  void backward(const std::vector<std::size_t>& order) {
+    Variable y(Tensor::zeros({1}, DType::f32, Device{}));
+    for (std::size_t p : order)
+      y = record("use", y.value(), {y, parameters[p].variable},
+                 [shape = parameters[p].variable.shape()](const Tensor& dy) -> Grads {
+                   return {dy, Tensor::zeros(shape, DType::f32, Device{})};
+                 });
+    y.backward(Tensor::zeros({1}, DType::f32, Device{}));
+  }
+
+  std::unique_ptr<ProcessGroup> self = make_self_group();
+  Mesh mesh{{}, *self};
+  std::vector<std::int64_t> calls;
+  Parameters parameters;
+};
+
+using Sizes = std::vector<std::int64_t>;
+
+TEST(GradientBuckets, LeaveInOneOrderHoweverGradientsComplete) {
+  for (const std::vector<std::size_t>& order :
+       {std::vector<std::size_t>{0, 1, 2, 3}, {3, 2, 1, 0}, {2, 0, 3, 1}, {1, 1, 3, 2, 0}}) {
+    Noting n({1, 2, 3, 4});
+    GradientBuckets buckets(n.parameters, n.mesh, 5 * 4);  // p4 | p3, p2 | p1... as far as they fit
+    buckets.arm();
+    n.backward(order);
+    EXPECT_EQ(n.calls, (Sizes{4, 5, 1}));
+    buckets.finish();
+    EXPECT_EQ(n.calls, (Sizes{4, 5, 1}));
+  }
+}
+
+TEST(GradientBuckets, LeaveAsSoonAsTheyMay) {
+  Noting n({1, 2, 3, 4});
+  GradientBuckets buckets(n.parameters, n.mesh, 5 * 4);
+  buckets.arm();
+  n.backward({1, 2});
+  EXPECT_EQ(n.calls, Sizes{});  // the bucket before theirs is not complete
+  n.backward({3});
+  EXPECT_EQ(n.calls, (Sizes{4, 5}));
+  buckets.finish();  // no gradient came for p1
+  EXPECT_EQ(n.calls, (Sizes{4, 5, 1}));
+  ASSERT_TRUE(n.parameters[0].variable.grad());
+
+  n.backward({0, 1, 2, 3});
+  EXPECT_EQ(n.calls, (Sizes{4, 5, 1})) << "not armed";
+  buckets.finish();
+  EXPECT_EQ(n.calls, (Sizes{4, 5, 1, 4, 5, 1}));
+}
+
+TEST(GradientBuckets, AGradientThatComesTooLateIsAnError) {
+  Noting n({1, 2});
+  GradientBuckets buckets(n.parameters, n.mesh, 0);
+  buckets.arm();
+  n.backward({0});
+  n.backward({0});  // has not left yet: p2 is missing
+  n.backward({1});
+  try {
+    n.backward({1});
+    FAIL() << "the sum of p2 has left without this part";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("p2"), std::string::npos) << error.what();
+  }
 }
 
 }  // namespace

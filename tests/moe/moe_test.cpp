@@ -72,11 +72,18 @@ MoeConfig config_of(std::int64_t top_k, bool renormalise, double capacity_factor
           .z_loss = 0.2};
 }
 
-// Switch top-1 with and without drops, GShard/GLaM top-2, Mixtral, and three choices.
+MoeConfig padded(MoeConfig config) {
+  config.dispatch = Dispatch::padded;
+  return config;
+}
+
+// Switch top-1 with and without drops, GShard/GLaM top-2, Mixtral, and three choices; then with all rows that experts
+// own, the empty ones too.
 const std::vector<MoeConfig> kRouters{
-    config_of(1, false, 1.0, BalanceCounts::first), config_of(1, false, 0, BalanceCounts::first),
-    config_of(2, true, 1.0, BalanceCounts::first),  config_of(2, true, 0, BalanceCounts::all),
-    config_of(3, true, 0.75, BalanceCounts::all),
+    config_of(1, false, 1.0, BalanceCounts::first),        config_of(1, false, 0, BalanceCounts::first),
+    config_of(2, true, 1.0, BalanceCounts::first),         config_of(2, true, 0, BalanceCounts::all),
+    config_of(3, true, 0.75, BalanceCounts::all),          padded(config_of(1, false, 1.0, BalanceCounts::first)),
+    padded(config_of(2, true, 1.0, BalanceCounts::first)),
 };
 
 class MoeRouters : public testing::TestWithParam<std::size_t> {

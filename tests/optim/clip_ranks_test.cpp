@@ -37,7 +37,7 @@ TEST(GradientNorm, CountsEachParameterOnceOnEveryLayout) {
       Mesh mesh({.data = world.size(), .expert = expert}, world);
       const GradientNorm result = gradient_norm(model(mesh), mesh, 0.5);
       // Squares are summed in double and rounded to f32 once for each rank, 6e-8 each; the root halves that.
-      EXPECT_NEAR(result.norm, expected_norm(), 3e-7 * expected_norm()) << expert << " of " << world.size();
+      EXPECT_NEAR(result.norm(), expected_norm(), 3e-7 * expected_norm()) << expert << " of " << world.size();
       EXPECT_NEAR(at(result.grad_scale_1, 0), 0.5 / (expected_norm() + 1e-6), 1e-7);
     }
   });
@@ -47,7 +47,7 @@ TEST(GradientNorm, ScalesOnlyWhatIsTooLong) {
   const auto world = make_self_group();
   Mesh mesh({.data = 1, .expert = 1}, *world);
   const Parameters parameters{with_gradient(floats({2}, {3, 4}), Replicas::data)};
-  EXPECT_NEAR(gradient_norm(parameters, mesh, 1).norm, 5, 1e-6);
+  EXPECT_NEAR(gradient_norm(parameters, mesh, 1).norm(), 5, 1e-6);
   EXPECT_NEAR(at(gradient_norm(parameters, mesh, 1).grad_scale_1, 0), 0.2, 1e-6);
   EXPECT_EQ(at(gradient_norm(parameters, mesh, 6).grad_scale_1, 0), 1);
   EXPECT_EQ(at(gradient_norm(parameters, mesh, 0).grad_scale_1, 0), 1);
@@ -59,7 +59,7 @@ TEST(GradientNorm, AMissingGradientCountsAsZeros) {
     Mesh mesh({.data = world.size(), .expert = world.size()}, world);
     Parameters parameters{with_gradient(floats({2}, {3, 0}), Replicas::data)};
     if (mesh.expert->rank() == 0) parameters.push_back(with_gradient(floats({1}, {4}), Replicas::expert_data));
-    EXPECT_NEAR(gradient_norm(parameters, mesh, 1).norm, 5, 1e-6);
+    EXPECT_NEAR(gradient_norm(parameters, mesh, 1).norm(), 5, 1e-6);
   });
 }
 
@@ -69,7 +69,7 @@ TEST(GradientNorm, OneRanksNaNOrInfinityIsSeenByAll) {
       Mesh mesh({.data = world.size(), .expert = world.size()}, world);
       const bool mine = world.rank() == world.size() - 1;
       const Parameters parameters{with_gradient(floats({2}, {mine ? bad : 1, 1}), Replicas::expert_data)};
-      EXPECT_FALSE(std::isfinite(gradient_norm(parameters, mesh, 1).norm));
+      EXPECT_FALSE(std::isfinite(gradient_norm(parameters, mesh, 1).norm()));
     }
   });
 }

@@ -1,3 +1,5 @@
+#include <cstring>
+
 #include "product_check.h"
 #include "tensor/kernels.h"
 
@@ -23,8 +25,8 @@ TEST_P(Grouped, MultipliesEachExpertsRowsByItsMatrix) {
   const Tensor offsets = test::ints({kExperts + 1}, kOffsets);
   const Tensor x = random_rows({kRows, kIn}, dtype, 2), dy = random_rows({kRows, kOut}, dtype, 3);
   Tensor y = Tensor::empty({kRows, kOut}, dtype, Device{}), dx = Tensor::empty({kRows, kIn}, dtype, Device{});
-  kernels(Device{}).grouped_matmul(y, x, weight, offsets, Trans::yes);
-  kernels(Device{}).grouped_matmul(dx, dy, weight, offsets, Trans::no);
+  kernels(Device{}).grouped_matmul(y, x, weight, offsets, 0, Trans::yes);
+  kernels(Device{}).grouped_matmul(dx, dy, weight, offsets, 0, Trans::no);
 
   for (std::size_t e = 0; e < kExperts; ++e) {
     const std::int64_t first = kOffsets[e], rows = kOffsets[e + 1] - first;
@@ -48,7 +50,7 @@ TEST_P(Grouped, SumsEachExpertsWeightGradientOverItsRows) {
   for (Into into : {Into::overwrite, Into::accumulate}) {
     const Tensor before = test::random({kExperts, kOut, kIn}, 4);
     Tensor dw = test::random({kExperts, kOut, kIn}, 4);
-    kernels(Device{}).grouped_matmul_dw(dw, dy, x, offsets, into);
+    kernels(Device{}).grouped_matmul_dw(dw, dy, x, offsets, 0, into);
     for (std::size_t e = 0; e < kExperts; ++e) {
       const std::int64_t first = kOffsets[e], row = static_cast<std::int64_t>(e) * kOut;
       test::ProductCheck check{.m = kOut,
@@ -62,13 +64,36 @@ TEST_P(Grouped, SumsEachExpertsWeightGradientOverItsRows) {
   }
 }
 
+// Saying how many rows each expert has gives the same bits as offsets that say it, and needs none.
+TEST_P(Grouped, TakesEqualLoadsWithoutOffsets) {
+  constexpr std::int64_t kEach = 17;
+  const DType dtype = GetParam();
+  const Weight weight = make_weight(test::random({kExperts, kOut, kIn}, 1), dtype);
+  const Tensor offsets = test::ints({kExperts + 1}, {0, 17, 34, 51, 68, 85});
+  const Tensor x = random_rows({kExperts * kEach, kIn}, dtype, 2), dy = random_rows({kExperts * kEach, kOut}, dtype, 3);
+  const auto expect_same = [&](Shape shape, DType result, const auto& row) {
+    Tensor with = Tensor::zeros(shape, result, Device{}), without = Tensor::zeros(shape, result, Device{});
+    row(with, offsets, 0);
+    row(without, Tensor(), kEach);
+    EXPECT_EQ(std::memcmp(with.bytes(), without.bytes(), with.size_in_bytes()), 0);
+    EXPECT_NE(at(with, with.numel() - 1), 0);
+  };
+  const Kernels& k = kernels(Device{});
+  expect_same({kExperts * kEach, kOut}, dtype, [&](Tensor& y, const Tensor& begin, std::int64_t each) {
+    k.grouped_matmul(y, x, weight, begin, each, Trans::yes);
+  });
+  expect_same({kExperts, kOut, kIn}, DType::f32, [&](Tensor& dw, const Tensor& begin, std::int64_t each) {
+    k.grouped_matmul_dw(dw, dy, x, begin, each, Into::overwrite);
+  });
+}
+
 TEST_P(Grouped, TakesNoRowsAtAll) {
   const Weight weight = make_weight(test::random({2, kOut, kIn}, 1), GetParam());
   const Tensor offsets = test::ints({3}, {0, 0, 0});
   const Tensor x = Tensor::empty({0, kIn}, GetParam(), Device{}), dy = Tensor::empty({0, kOut}, GetParam(), Device{});
   Tensor y = Tensor::empty({0, kOut}, GetParam(), Device{}), dw = test::random({2, kOut, kIn}, 1);
-  kernels(Device{}).grouped_matmul(y, x, weight, offsets, Trans::yes);
-  kernels(Device{}).grouped_matmul_dw(dw, dy, x, offsets, Into::overwrite);
+  kernels(Device{}).grouped_matmul(y, x, weight, offsets, 0, Trans::yes);
+  kernels(Device{}).grouped_matmul_dw(dw, dy, x, offsets, 0, Into::overwrite);
   for (std::int64_t i = 0; i < dw.numel(); ++i) ASSERT_EQ(at(dw, i), 0);
 }
 

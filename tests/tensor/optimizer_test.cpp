@@ -128,6 +128,20 @@ TEST(AdamW, WritesTheComputeCopyAnew) {
   }
 }
 
+TEST(AdamW, AScaleThatIsNotFiniteChangesNothing) {
+  Tensor param = random({16, 16}, 1), m = random({16, 16}, 2), v = random({16, 16}, 3);
+  Weight weight = make_weight(param, DType::bf16);
+  std::memset(weight.forward.bytes(), 0x5a, weight.forward.size_in_bytes());  // would be seen to be packed anew
+  const AdamWTensors t{.param = param, .m = m, .v = v, .grad = random({16, 16}, 4), .weight = &weight};
+  const std::vector<Tensor> all{param, m, v, weight.forward};
+  std::vector<Tensor> before;
+  for (const Tensor& x : all) before.push_back(copy_of(x));
+  for (float scale : {std::nanf(""), HUGE_VALF, -HUGE_VALF}) {
+    k.adamw({&t, 1}, {.lr = 0.1f, .bias1 = 0.1f, .bias2 = 0.05f}, floats({1}, {scale}));
+    for (std::size_t i = 0; i < all.size(); ++i) EXPECT_TRUE(same_bits(all[i], before[i])) << scale << " " << i;
+  }
+}
+
 TEST(AdamW, AnF32WeightIsTheMasterItself) {
   Tensor param = random({8, 8}, 1);
   Weight weight = make_weight(param, DType::f32);

@@ -46,9 +46,11 @@ struct Placed {
 Placed place(const Tensor& expert_TK, Placement placement) {
   Tensor slot = poisoned(expert_TK.shape(), DType::i32), count = poisoned({placement.experts}, DType::i32);
   // The poison of an index is -1, which is also an answer.
-  Tensor token =
-      ints({expert_TK.numel()}, std::vector<std::int32_t>(static_cast<std::size_t>(expert_TK.numel()), 9999));
-  k.copy(slot, token.view(slot.shape()));
+  const auto unanswered = [](Shape shape) {
+    return ints(shape, std::vector<std::int32_t>(static_cast<std::size_t>(shape.numel()), 9999));
+  };
+  Tensor token = unanswered({placement.rows(expert_TK.dim(0), expert_TK.dim(1))});
+  k.copy(slot, unanswered(slot.shape()));
   k.place(slot, token, count, expert_TK, placement);
   return {values(slot), values(token), values(count)};
 }
@@ -70,6 +72,8 @@ Placed place_by_definition(const Tensor& expert_TK, Placement placement) {
     }
   Placed placed{std::vector<std::int32_t>(kept.size(), -1), {}, {}};
   for (std::int32_t e = 0; e < placement.experts; ++e) {
+    if (placement.padded)
+      placed.token.resize(static_cast<std::size_t>(e * (tokens / placement.group) * placement.capacity), -1);
     const std::size_t before = placed.token.size();
     for (std::int64_t t = 0; t < tokens; ++t)
       for (std::int64_t c = 0; c < top_k; ++c)
@@ -79,7 +83,7 @@ Placed place_by_definition(const Tensor& expert_TK, Placement placement) {
         }
     placed.count.push_back(static_cast<std::int32_t>(placed.token.size() - before));
   }
-  placed.token.resize(kept.size(), -1);
+  placed.token.resize(static_cast<std::size_t>(placement.rows(tokens, top_k)), -1);
   return placed;
 }
 
@@ -170,7 +174,29 @@ TEST(Place, IsTheDefinitionForGroupsCapacitiesAndAnEmptyExpert) {
         const Placed placed = place(expert, placement);
         EXPECT_EQ(placed, place_by_definition(expert, placement)) << top_k << " " << group << " " << capacity;
         EXPECT_EQ(placed.count[1], 0);
+        if (capacity == 0) continue;
+        Placement padded = placement;
+        padded.padded = true;
+        EXPECT_EQ(place(expert, padded), place_by_definition(expert, padded))
+            << top_k << " " << group << " " << capacity;
       }
+}
+
+// 2 groups of 4 tokens and a capacity of 2: each of 2 experts owns 4 rows. Expert 0 keeps tokens 0, 1 and 4, expert 1
+// tokens 3, 5 and 6.
+TEST(Place, PaddedExpertsOwnTheirRowsTakenOrNot) {
+  const Placement placement{.experts = 2, .group = 4, .capacity = 2, .padded = true};
+  EXPECT_EQ(placement.owned(8), 4);
+  EXPECT_EQ(placement.rows(8, 1), 8);
+  const Placed placed = place(ints({8, 1}, {0, 0, 0, 1, 0, 1, 1, 1}), placement);
+  EXPECT_EQ(placed.slot, (std::vector<std::int32_t>{0, 1, -1, 4, 2, 5, 6, -1}));
+  EXPECT_EQ(placed.token, (std::vector<std::int32_t>{0, 1, 4, -1, 3, 5, 6, -1}));
+  EXPECT_EQ(placed.count, (std::vector<std::int32_t>{3, 3}));
+}
+
+TEST(Place, NothingIsPaddedWithoutACapacity) {
+  const Tensor expert = random_choices(12, 2, 5, 7);
+  EXPECT_EQ(place(expert, {.experts = 5, .group = 4, .padded = true}), place(expert, {.experts = 5, .group = 4}));
 }
 
 TEST(Place, IsTheDefinitionOnSeveralThreads) {
@@ -222,6 +248,21 @@ TEST(CountChoices, AGroupWithoutTokensCountsZero) {
   Tensor chosen = ints({1, 1, 2}, {7, 7});
   k.count_choices(chosen, rows(0, 1, DType::i32), {.experts = 2, .group = 1});
   EXPECT_EQ(values(chosen), (std::vector<std::int32_t>{0, 0}));
+}
+
+// Each count is divided by the tokens and rounded, and then the choices are added one by one.
+TEST(ChoiceFractions, AreSharesOfTheTokensAddedInTheOrderOfChoices) {
+  const Tensor chosen = ints({2, 3, 2}, {1, 2, 3, 4, 5, 6, 7, 0, 0, 7, 1, 1});
+  for (std::int64_t counted : {0, 1, 2, 3}) {
+    Tensor f = rows(2, 2);
+    k.choice_fractions(f, chosen, counted, 7);
+    for (std::int64_t i = 0; i < 4; ++i) {
+      float expected = 0;
+      for (std::int64_t c = 0; c < counted; ++c)
+        expected += static_cast<float>(chosen.data<std::int32_t>()[(i / 2 * 3 + c) * 2 + i % 2]) / 7.0f;
+      EXPECT_EQ(f.data<float>()[i], expected) << counted;
+    }
+  }
 }
 
 double balance(const Tensor& p, const Tensor& f, float scale) {

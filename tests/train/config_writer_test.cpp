@@ -39,6 +39,7 @@ Config unusual() {
            .renormalise = false,
            .capacity_factor = 0.1 + 0.2,
            .group_size = 16,
+           .dispatch = Dispatch::padded,
            .balance_loss = 1e-17,
            .balance_counts = BalanceCounts::all,
            .balance_scope = BalanceScope::micro_batch,

@@ -10,11 +10,21 @@ namespace {
 
 struct RightScratch;
 
+// The first row of each expert, and the end of the last.
+std::vector<std::int64_t> first_rows(const Tensor& offsets_e1, std::int64_t rows_each, std::int64_t experts) {
+  std::vector<std::int64_t> begin(static_cast<std::size_t>(experts) + 1);
+  const auto* given = offsets_e1 ? offsets_e1.data<std::int32_t>() : nullptr;
+  for (std::int64_t e = 0; e <= experts; ++e) begin[static_cast<std::size_t>(e)] = given ? given[e] : e * rows_each;
+  return begin;
+}
+
 }  // namespace
 
-void grouped_matmul(Tensor& y, const Tensor& x, const Weight& w_EOI, const Tensor& offsets_e1, Trans tw) {
+void grouped_matmul(Tensor& y, const Tensor& x, const Weight& w_EOI, const Tensor& offsets_e1, std::int64_t rows_each,
+                    Trans tw) {
   const std::int64_t experts = w_EOI.shape[0], n = y.dim(1), k = x.dim(1);
-  const auto* begin = offsets_e1.data<std::int32_t>();
+  const auto begins = first_rows(offsets_e1, rows_each, experts);
+  const std::int64_t* begin = begins.data();
   if (x.dtype() == DType::f32) {
     for (std::int64_t e = 0; e < experts; ++e)
       multiply_f32({y.data<float>() + begin[e] * n, n}, {x.data<float>() + begin[e] * k, k},
@@ -36,9 +46,11 @@ void grouped_matmul(Tensor& y, const Tensor& x, const Weight& w_EOI, const Tenso
 }
 
 // dw[e] (O, I) = or += dy[e]^T x[e], over the rows of expert e; none make it zero or leave it.
-void grouped_matmul_dw(Tensor& dw_EOI, const Tensor& dy_RO, const Tensor& x_RI, const Tensor& offsets_e1, Into into) {
+void grouped_matmul_dw(Tensor& dw_EOI, const Tensor& dy_RO, const Tensor& x_RI, const Tensor& offsets_e1,
+                       std::int64_t rows_each, Into into) {
   const std::int64_t experts = dw_EOI.dim(0), m = dw_EOI.dim(1), n = dw_EOI.dim(2);
-  const auto* begin = offsets_e1.data<std::int32_t>();
+  const auto begins = first_rows(offsets_e1, rows_each, experts);
+  const std::int64_t* begin = begins.data();
   float* dw = dw_EOI.data<float>();
   if (x_RI.dtype() == DType::f32) {
     for (std::int64_t e = 0; e < experts; ++e)

@@ -22,8 +22,10 @@ void pack(Weight& w, const Tensor& master);
 void weight_matmul(Tensor& y, const Tensor& x, const Weight& w, Trans tw);
 
 // grouped.cpp
-void grouped_matmul(Tensor& y, const Tensor& x, const Weight& w_EOI, const Tensor& offsets_e1, Trans tw);
-void grouped_matmul_dw(Tensor& dw_EOI, const Tensor& dy_RO, const Tensor& x_RI, const Tensor& offsets_e1, Into into);
+void grouped_matmul(Tensor& y, const Tensor& x, const Weight& w_EOI, const Tensor& offsets_e1, std::int64_t rows_each,
+                    Trans tw);
+void grouped_matmul_dw(Tensor& dw_EOI, const Tensor& dy_RO, const Tensor& x_RI, const Tensor& offsets_e1,
+                       std::int64_t rows_each, Into into);
 
 // rms_norm.cpp
 void rms_norm(Tensor& y_RD, Tensor& rstd_R, const Tensor& x_RD, const Tensor& w_D, float eps);
@@ -59,6 +61,7 @@ void top_k(Tensor& weight_TK, Tensor& expert_TK, const Tensor& p_TE, Renormalise
 void top_k_backward(Tensor& dp_TE, const Tensor& dweight_TK, const Tensor& weight_TK, const Tensor& expert_TK,
                     const Tensor& p_TE, Renormalise);
 void count_choices(Tensor& chosen_GKE, const Tensor& expert_TK, Placement);
+void choice_fractions(Tensor& f_GE, const Tensor& chosen_GKE, std::int64_t counted, float tokens);
 void place(Tensor& slot_TK, Tensor& token_N, Tensor& count_E, const Tensor& expert_TK, Placement);
 void balance_loss(Tensor& loss_1, const Tensor& p_TE, const Tensor& f_GE, float scale);
 void balance_loss_backward(Tensor& dp_TE, const Tensor& dloss_1, const Tensor& f_GE, float scale);
@@ -73,5 +76,6 @@ void sum(Tensor& y_1, const Tensor& x, Into into);
 // optimizer.cpp
 void adamw(std::span<const AdamWTensors>, const AdamWStep&, const Tensor& grad_scale_1);
 void sum_squares(Tensor& y_1, std::span<const Tensor> xs);
+void clip_factor(Tensor& factor_1, const Tensor& squares, float clip);
 
 }  // namespace switchyard::cpu

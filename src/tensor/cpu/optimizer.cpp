@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "tensor/cpu/block_sum.h"
 #include "tensor/cpu/kernels.h"
@@ -29,8 +31,10 @@ void adamw_tensor(const AdamWTensors& tensors, const AdamWStep& s, float grad_sc
 }  // namespace
 
 void adamw(std::span<const AdamWTensors> tensors, const AdamWStep& step, const Tensor& grad_scale_1) {
+  const float grad_scale = grad_scale_1.data<float>()[0];
+  if (!std::isfinite(grad_scale)) return;
   for (const AdamWTensors& t : tensors) {
-    adamw_tensor(t, step, grad_scale_1.data<float>()[0]);
+    adamw_tensor(t, step, grad_scale);
     if (t.weight && t.weight->dtype != DType::f32) pack(*t.weight, t.param);
   }
 }
@@ -44,6 +48,14 @@ void sum_squares(Tensor& y_1, std::span<const Tensor> xs) {
     });
   }
   y_1.data<float>()[0] = static_cast<float>(total);
+}
+
+void clip_factor(Tensor& factor_1, const Tensor& squares, float clip) {
+  double sum = 0;
+  for (std::int64_t i = 0; i < squares.numel(); ++i) sum += static_cast<double>(squares.data<float>()[i]);
+  const double norm = std::sqrt(sum), factor = clip > 0 ? std::min(1.0, clip / (norm + 1e-6)) : 1.0;
+  factor_1.data<float>()[0] =
+      std::isfinite(norm) ? static_cast<float>(factor) : std::numeric_limits<float>::quiet_NaN();
 }
 
 }  // namespace switchyard::cpu

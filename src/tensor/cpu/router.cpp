@@ -124,11 +124,23 @@ void count_choices(Tensor& chosen_GKE, const Tensor& expert_TK, Placement placem
   }
 }
 
+void choice_fractions(Tensor& f_GE, const Tensor& chosen_GKE, std::int64_t counted, float tokens) {
+  const std::int64_t groups = chosen_GKE.dim(0), top_k = chosen_GKE.dim(1), experts = chosen_GKE.dim(2);
+  const std::int32_t* chosen = chosen_GKE.data<std::int32_t>();
+  float* fraction = f_GE.data<float>();
+  std::fill_n(fraction, groups * experts, 0.0f);
+  for (std::int64_t g = 0; g < groups; ++g)
+    for (std::int64_t k = 0; k < counted; ++k)
+      for (std::int64_t e = 0; e < experts; ++e)
+        fraction[g * experts + e] += static_cast<float>(chosen[(g * top_k + k) * experts + e]) / tokens;
+}
+
 // A counting sort in three steps: each group admits what its capacity holds, the admitted rows of an expert follow one
 // another group by group, and each group hands out its share of them in token order.
 void place(Tensor& slot_TK, Tensor& token_N, Tensor& count_E, const Tensor& expert_TK, Placement placement) {
   const std::int64_t tokens = expert_TK.dim(0), top_k = expert_TK.dim(1), experts = placement.experts;
   const std::int64_t groups = tokens / std::max<std::int64_t>(placement.group, 1);
+  const auto owned = static_cast<std::int32_t>(placement.owned(tokens));
   const std::int32_t* expert = expert_TK.data<std::int32_t>();
   std::int32_t *slot = slot_TK.data<std::int32_t>(), *token = token_N.data<std::int32_t>();
   std::int32_t* count = count_E.data<std::int32_t>();
@@ -153,6 +165,10 @@ void place(Tensor& slot_TK, Tensor& token_N, Tensor& count_E, const Tensor& expe
     for (std::int64_t g = 0; g < groups; ++g)
       row += std::exchange(next_GE[static_cast<std::size_t>(g * experts + e)], row);
     count[e] = row - first;
+    if (owned > 0) {
+      std::fill(token + row, token + first + owned, -1);
+      row = first + owned;
+    }
   }
   std::fill(token + row, token + token_N.numel(), -1);
 

@@ -35,6 +35,7 @@ const Kernels& table() {
       .top_k = top_k,
       .top_k_backward = top_k_backward,
       .count_choices = count_choices,
+      .choice_fractions = choice_fractions,
       .place = place,
       .balance_loss = balance_loss,
       .balance_loss_backward = balance_loss_backward,
@@ -45,6 +46,7 @@ const Kernels& table() {
       .sum = sum,
       .adamw = adamw,
       .sum_squares = sum_squares,
+      .clip_factor = clip_factor,
   };
   return kTable;
 }

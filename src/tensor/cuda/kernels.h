@@ -1,0 +1,83 @@
+#pragma once
+
+#include "tensor/kernels.h"
+
+// The CUDA kernels, one group per file. table.cpp puts them into the table.
+namespace switchyard::cuda {
+
+// memory.cu
+std::byte* system_allocate(Device, std::size_t bytes);
+void system_release(Device, std::byte*, std::size_t bytes);
+void zero(Tensor& x);
+void copy(Tensor& y, const Tensor& x);
+void add(Tensor& y, const Tensor& x);
+void scale(Tensor& x, const Tensor& factor_1);
+
+// matmul.cu
+void matmul(Tensor& c, const Tensor& a, const Tensor& b, Trans ta, Trans tb, Into into);
+
+// weight.cu
+PackedSize packed_size(Shape weight, DType dtype);
+void pack(Weight& w, const Tensor& master);
+void weight_matmul(Tensor& y, const Tensor& x, const Weight& w, Trans tw);
+
+// grouped.cu
+void grouped_matmul(Tensor& y, const Tensor& x, const Weight& w_EOI, const Tensor& offsets_e1, std::int64_t rows_each,
+                    Trans tw);
+void grouped_matmul_dw(Tensor& dw_EOI, const Tensor& dy_RO, const Tensor& x_RI, const Tensor& offsets_e1,
+                       std::int64_t rows_each, Into into);
+
+// rms_norm.cu
+void rms_norm(Tensor& y_RD, Tensor& rstd_R, const Tensor& x_RD, const Tensor& w_D, float eps);
+void rms_norm_backward(Tensor& dx_RD, Tensor& dw_D, const Tensor& dy_RD, const Tensor& x_RD, const Tensor& w_D,
+                       const Tensor& rstd_R);
+
+// rope.cu
+void qk_norm_rope(Tensor& y, Tensor& rstd, const Tensor& x, const Tensor& wq, const Tensor& wk, float eps,
+                  AttentionShape shape, Rope rope);
+void qk_norm_rope_backward(Tensor& dx, Tensor& dwq, Tensor& dwk, const Tensor& dy, const Tensor& x, const Tensor& wq,
+                           const Tensor& wk, const Tensor& rstd, AttentionShape shape, Rope rope);
+
+// attention.cu
+void attention(Tensor& y, Tensor& lse_BHT, const Tensor& qkv, AttentionShape shape);
+void attention_backward(Tensor& dqkv, const Tensor& dy, const Tensor& qkv, const Tensor& y, const Tensor& lse_BHT,
+                        AttentionShape shape);
+
+// activation.cu
+void activation(Tensor& y, const Tensor& x, Activation kind);
+void activation_backward(Tensor& dx, const Tensor& dy, const Tensor& x, Activation kind);
+
+// rows.cu
+void gather_rows(Tensor& y_ND, const Tensor& x_RD, const Tensor& index_N);
+void scatter_add_rows(Tensor& y_RD, const Tensor& x_ND, const Tensor& index_N);
+void combine_rows(Tensor& y_TD, const Tensor& x_ND, const Tensor& slot_TK, const Tensor& weight_TK);
+void combine_rows_backward(Tensor& dx_ND, Tensor& dweight_TK, const Tensor& dy_TD, const Tensor& x_ND,
+                           const Tensor& slot_TK, const Tensor& weight_TK);
+
+// router.cu
+void softmax(Tensor& p_TE, Tensor& lse_T, const Tensor& logits_TE);
+void softmax_backward(Tensor& dlogits_TE, const Tensor& dp_TE, const Tensor& p_TE);
+void top_k(Tensor& weight_TK, Tensor& expert_TK, const Tensor& p_TE, Renormalise);
+void top_k_backward(Tensor& dp_TE, const Tensor& dweight_TK, const Tensor& weight_TK, const Tensor& expert_TK,
+                    const Tensor& p_TE, Renormalise);
+void balance_loss(Tensor& loss_1, const Tensor& p_TE, const Tensor& f_GE, float scale);
+void balance_loss_backward(Tensor& dp_TE, const Tensor& dloss_1, const Tensor& f_GE, float scale);
+void z_loss(Tensor& loss_1, const Tensor& lse_T, float scale);
+void z_loss_backward(Tensor& dlogits_TE, const Tensor& dloss_1, const Tensor& lse_T, const Tensor& p_TE, float scale);
+void entropy(Tensor& sum_1, const Tensor& p_TE);
+void choice_fractions(Tensor& f_GE, const Tensor& chosen_GKE, std::int64_t counted, float tokens);
+
+// place.cu
+void count_choices(Tensor& chosen_GKE, const Tensor& expert_TK, Placement);
+void place(Tensor& slot_TK, Tensor& token_N, Tensor& count_E, const Tensor& expert_TK, Placement);
+
+// cross_entropy.cu
+void cross_entropy(Tensor& loss_R, Tensor& dlogits_RV, const Tensor& logits_RV, const Tensor& target_R, float scale);
+void sum(Tensor& y_1, const Tensor& x, Into into);
+
+// optimizer.cu
+void adamw(std::span<const AdamWTensors>, const AdamWStep&, const Tensor& grad_scale_1);
+void sum_squares(Tensor& y_1, std::span<const Tensor> xs);
+void clip_factor(Tensor& factor_1, const Tensor& squares, float clip);
+
+}  // namespace switchyard::cuda

@@ -1,0 +1,291 @@
+#include "tensor/cuda/block.cuh"
+#include "tensor/cuda/kernels.h"
+
+// Rows of probabilities are as wide as there are experts, often fewer than a warp has lanes. `width` lanes, a power of
+// two, share a token; the tokens of a warp lie side by side, so that its accesses do too.
+namespace switchyard::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+int lanes_for(std::int64_t experts) {
+  int width = 1;
+  while (width < kWarpSize && width < experts) width *= 2;
+  return width;
+}
+unsigned grid_for_tokens(const Context& on, std::int64_t tokens, int width) {
+  return grid_for(on, tokens, kThreads / width);
+}
+
+// Calls f(token, lane among the token's, experts), in step for all lanes of a warp so that they may exchange: those
+// that have no token any more come with 0 experts.
+template <class F>
+__device__ void for_each_token(std::int64_t tokens, int experts, int width, F f) {
+  const int thread = int(threadIdx.x), at_once = kThreads / width;
+  for (std::int64_t begin = std::int64_t{blockIdx.x} * at_once; begin < tokens;
+       begin += std::int64_t{gridDim.x} * at_once) {
+    const std::int64_t t = begin + thread / width;
+    f(t, thread % width, t < tokens ? experts : 0);
+  }
+}
+
+__device__ float lanes_sum(float x, int width) {
+  for (int step = width / 2; step > 0; step /= 2) x += __shfl_xor_sync(kAllLanes, x, step);
+  return x;
+}
+template <class T>
+__device__ T lanes_max(T x, int width) {
+  for (int step = width / 2; step > 0; step /= 2) {
+    const T other = __shfl_xor_sync(kAllLanes, x, step);
+    x = other > x ? other : x;
+  }
+  return x;
+}
+
+__global__ void softmax_kernel(float* p_TE, float* lse_T, const float* logits_TE, std::int64_t tokens, int experts,
+                               int width) {
+  for_each_token(tokens, experts, width, [=](std::int64_t t, int lane, int n) {
+    const float* const x = logits_TE + t * experts;
+    float* const p = p_TE + t * experts;
+    float max = -INFINITY, sum = 0;
+    for (int e = lane; e < n; e += width) max = fmaxf(max, x[e]);
+    max = lanes_max(max, width);
+    for (int e = lane; e < n; e += width) {
+      p[e] = expf(x[e] - max);
+      sum += p[e];
+    }
+    sum = lanes_sum(sum, width);
+    for (int e = lane; e < n; e += width) p[e] /= sum;
+    if (n > 0 && lane == 0) lse_T[t] = max + logf(sum);
+  });
+}
+
+__global__ void softmax_backward_kernel(float* dlogits_TE, const float* dp_TE, const float* p_TE, std::int64_t tokens,
+                                        int experts, int width) {
+  for_each_token(tokens, experts, width, [=](std::int64_t t, int lane, int n) {
+    const float *const p = p_TE + t * experts, *const dp = dp_TE + t * experts;
+    float mean = 0;
+    for (int e = lane; e < n; e += width) mean += p[e] * dp[e];
+    mean = lanes_sum(mean, width);
+    for (int e = lane; e < n; e += width) dlogits_TE[t * experts + e] = p[e] * (dp[e] - mean);
+  });
+}
+
+// A number that is larger for a larger x, and for a lower index among equals; NaN stands below everything.
+__device__ unsigned long long rank_of(float x, int index) {
+  const unsigned bits = __float_as_uint(x + 0.0f);  // -0 is 0
+  const unsigned ordered = x != x ? 0 : bits >> 31 ? ~bits : bits | 0x80000000u;
+  return static_cast<unsigned long long>(ordered) << 32 | (0xffffffffu - unsigned(index));
+}
+__device__ int index_of(unsigned long long rank) { return int(0xffffffffu - unsigned(rank)); }
+
+// K times the largest below the last one: ranks differ, so nothing need be remembered of those taken.
+__global__ void top_k_kernel(float* weight_TK, int* expert_TK, const float* p_TE, std::int64_t tokens, int experts,
+                             int choices, int width, bool renormalise) {
+  for_each_token(tokens, experts, width, [=](std::int64_t t, int lane, int n) {
+    const float* const p = p_TE + t * experts;
+    float* const w = weight_TK + t * choices;
+    unsigned long long last = ~0ull;
+    float sum = 0;
+    for (int k = 0; k < choices; ++k) {
+      unsigned long long best = 0;
+      for (int e = lane; e < n; e += width)
+        if (const unsigned long long rank = rank_of(p[e], e); rank < last && rank > best) best = rank;
+      last = lanes_max(best, width);
+      if (n == 0) continue;
+      const float chosen = p[index_of(last)];
+      sum += chosen;
+      if (k % width != lane) continue;
+      w[k] = chosen;
+      expert_TK[t * choices + k] = index_of(last);
+    }
+    if (n > 0 && renormalise)
+      for (int k = lane; k < choices; k += width) w[k] /= sum;
+  });
+}
+
+__global__ void top_k_backward_kernel(float* dp_TE, const float* dweight_TK, const float* weight_TK,
+                                      const int* expert_TK, const float* p_TE, std::int64_t tokens, int experts,
+                                      int choices, int width, bool renormalise) {
+  for_each_token(tokens, experts, width, [=](std::int64_t t, int lane, int n) {
+    const float *const p = p_TE + t * experts, *const w = weight_TK + t * choices, *const dw = dweight_TK + t * choices;
+    const int* const chosen = expert_TK + t * choices;
+    float* const dp = dp_TE + t * experts;
+    float sum = 0, mean = 0;
+    for (int e = lane; e < n; e += width) dp[e] = 0;
+    if (n > 0 && renormalise)
+      for (int k = 0; k < choices; ++k) {
+        sum += p[chosen[k]];
+        mean += w[k] * dw[k];
+      }
+    __syncwarp();  // the zeros of other lanes come first
+    if (n > 0)
+      for (int k = lane; k < choices; k += width) dp[chosen[k]] = renormalise ? (dw[k] - mean) / sum : dw[k];
+  });
+}
+
+__global__ void fractions_kernel(float* f_GE, const int* chosen_GKE, std::int64_t groups, int choices, int experts,
+                                 int counted, float tokens) {
+  const std::int64_t stride = std::int64_t{gridDim.x} * kThreads;
+  for (std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x; i < groups * experts; i += stride) {
+    const int* const chosen = chosen_GKE + i / experts * choices * experts + i % experts;
+    float sum = 0;
+    for (int k = 0; k < counted; ++k) sum += float(chosen[std::int64_t{k} * experts]) / tokens;
+    f_GE[i] = sum;
+  }
+}
+
+// The terms of the losses, summed over tokens t and experts e.
+struct BalanceTerm {
+  const float *p_TE, *f_GE;
+  std::int64_t group;
+  int experts;
+  __device__ float operator()(std::int64_t t, int e) const {
+    return f_GE[t / group * experts + e] * p_TE[t * experts + e];
+  }
+};
+struct ZTerm {
+  const float* lse_T;
+  __device__ float operator()(std::int64_t t, int) const { return lse_T[t] * lse_T[t]; }
+};
+struct EntropyTerm {
+  const float* p_TE;
+  int experts;
+  __device__ float operator()(std::int64_t t, int e) const {
+    const float p = p_TE[t * experts + e];
+    return p == 0 ? 0 : -p * logf(p);
+  }
+};
+
+// A lane adds its tokens in double, since there may be thousands; the tree over lanes and blocks is f32.
+template <class Term>
+__global__ void partial_sum_kernel(float* sums, std::int64_t tokens, int experts, int width, Term term) {
+  SharedMemory shared;
+  const auto parts = shared.take<float>(kWarpSize);
+  double sum = 0;
+  for_each_token(tokens, experts, width, [&](std::int64_t t, int lane, int n) {
+    float of_token = 0;
+    for (int e = lane; e < n; e += width) of_token += term(t, e);
+    sum += of_token;
+  });
+  const float of_block = block_sum(float(sum), parts);
+  if (threadIdx.x == 0) sums[blockIdx.x] = of_block;
+}
+__global__ void finish_sum_kernel(float* y_1, const float* sums, int count, float scale) {
+  SharedMemory shared;
+  const auto parts = shared.take<float>(kWarpSize);
+  float sum = 0;
+  for (int i = int(threadIdx.x); i < count; i += kThreads) sum += sums[i];
+  sum = block_sum(sum, parts);
+  if (threadIdx.x == 0) *y_1 = scale * sum;
+}
+
+template <class Term>
+void sum_terms(const char* name, Tensor& y_1, std::int64_t tokens, std::int64_t experts, float scale, Term term) {
+  Context& on = context(y_1.device());
+  const int width = lanes_for(experts);
+  const unsigned blocks = grid_for_tokens(on, tokens, width);
+  float* const sums = on.scratch<float>(blocks);
+  constexpr std::size_t kShared = shared_bytes_of<float>(kWarpSize);
+  launch(on, name, partial_sum_kernel<Term>, blocks, kThreads, kShared, sums, tokens, experts, width, term);
+  launch(on, name, finish_sum_kernel, 1, kThreads, kShared, ptr<float>(y_1), sums, blocks, scale);
+}
+
+// dx[t, e] = scale * dloss * factor(t, e)
+template <class Factor>
+__global__ void scaled_kernel(float* dx_TE, const float* dloss_1, float scale, std::int64_t tokens, int experts,
+                              int width, Factor factor) {
+  const float by = scale * *dloss_1;
+  for_each_token(tokens, experts, width, [=](std::int64_t t, int lane, int n) {
+    for (int e = lane; e < n; e += width) dx_TE[t * experts + e] = factor(by, t, e);
+  });
+}
+struct BalanceFactor {
+  const float* f_GE;
+  std::int64_t group;
+  int experts;
+  __device__ float operator()(float by, std::int64_t t, int e) const { return by * f_GE[t / group * experts + e]; }
+};
+struct ZFactor {
+  const float *lse_T, *p_TE;
+  int experts;
+  __device__ float operator()(float by, std::int64_t t, int e) const { return by * lse_T[t] * p_TE[t * experts + e]; }
+};
+
+template <class Factor>
+void scale_terms(const char* name, Tensor& dx_TE, const Tensor& dloss_1, float scale, Factor factor) {
+  Context& on = context(dx_TE.device());
+  const std::int64_t tokens = dx_TE.dim(0), experts = dx_TE.dim(1);
+  const int width = lanes_for(experts);
+  launch(on, name, scaled_kernel<Factor>, grid_for_tokens(on, tokens, width), kThreads, 0, ptr<float>(dx_TE),
+         ptr<float>(dloss_1), scale, tokens, experts, width, factor);
+}
+
+}  // namespace
+
+void softmax(Tensor& p_TE, Tensor& lse_T, const Tensor& logits_TE) {
+  Context& on = context(p_TE.device());
+  const std::int64_t tokens = p_TE.dim(0), experts = p_TE.dim(1);
+  const int width = lanes_for(experts);
+  launch(on, "softmax", softmax_kernel, grid_for_tokens(on, tokens, width), kThreads, 0, ptr<float>(p_TE),
+         ptr<float>(lse_T), ptr<float>(logits_TE), tokens, experts, width);
+}
+
+void softmax_backward(Tensor& dlogits_TE, const Tensor& dp_TE, const Tensor& p_TE) {
+  Context& on = context(p_TE.device());
+  const std::int64_t tokens = p_TE.dim(0), experts = p_TE.dim(1);
+  const int width = lanes_for(experts);
+  launch(on, "softmax_backward", softmax_backward_kernel, grid_for_tokens(on, tokens, width), kThreads, 0,
+         ptr<float>(dlogits_TE), ptr<float>(dp_TE), ptr<float>(p_TE), tokens, experts, width);
+}
+
+void top_k(Tensor& weight_TK, Tensor& expert_TK, const Tensor& p_TE, Renormalise renormalise) {
+  Context& on = context(p_TE.device());
+  const std::int64_t tokens = p_TE.dim(0), experts = p_TE.dim(1);
+  const int width = lanes_for(experts);
+  launch(on, "top_k", top_k_kernel, grid_for_tokens(on, tokens, width), kThreads, 0, ptr<float>(weight_TK),
+         ptr<std::int32_t>(expert_TK), ptr<float>(p_TE), tokens, experts, weight_TK.dim(1), width,
+         renormalise == Renormalise::yes);
+}
+
+void top_k_backward(Tensor& dp_TE, const Tensor& dweight_TK, const Tensor& weight_TK, const Tensor& expert_TK,
+                    const Tensor& p_TE, Renormalise renormalise) {
+  Context& on = context(p_TE.device());
+  const std::int64_t tokens = p_TE.dim(0), experts = p_TE.dim(1);
+  const int width = lanes_for(experts);
+  launch(on, "top_k_backward", top_k_backward_kernel, grid_for_tokens(on, tokens, width), kThreads, 0,
+         ptr<float>(dp_TE), ptr<float>(dweight_TK), ptr<float>(weight_TK), ptr<std::int32_t>(expert_TK),
+         ptr<float>(p_TE), tokens, experts, weight_TK.dim(1), width, renormalise == Renormalise::yes);
+}
+
+void choice_fractions(Tensor& f_GE, const Tensor& chosen_GKE, std::int64_t counted, float tokens) {
+  Context& on = context(f_GE.device());
+  launch(on, "choice_fractions", fractions_kernel, grid_for(on, f_GE.numel(), kThreads), kThreads, 0, ptr<float>(f_GE),
+         ptr<std::int32_t>(chosen_GKE), chosen_GKE.dim(0), chosen_GKE.dim(1), chosen_GKE.dim(2), counted, tokens);
+}
+
+void balance_loss(Tensor& loss_1, const Tensor& p_TE, const Tensor& f_GE, float scale) {
+  const std::int64_t tokens = p_TE.dim(0), experts = p_TE.dim(1);
+  sum_terms("balance_loss", loss_1, tokens, experts, scale,
+            BalanceTerm{ptr<float>(p_TE), ptr<float>(f_GE), tokens / f_GE.dim(0), int(experts)});
+}
+
+void balance_loss_backward(Tensor& dp_TE, const Tensor& dloss_1, const Tensor& f_GE, float scale) {
+  scale_terms("balance_loss_backward", dp_TE, dloss_1, scale,
+              BalanceFactor{ptr<float>(f_GE), dp_TE.dim(0) / f_GE.dim(0), int(dp_TE.dim(1))});
+}
+
+void z_loss(Tensor& loss_1, const Tensor& lse_T, float scale) {
+  sum_terms("z_loss", loss_1, lse_T.numel(), 1, scale, ZTerm{ptr<float>(lse_T)});
+}
+
+void z_loss_backward(Tensor& dlogits_TE, const Tensor& dloss_1, const Tensor& lse_T, const Tensor& p_TE, float scale) {
+  scale_terms("z_loss_backward", dlogits_TE, dloss_1, 2 * scale,
+              ZFactor{ptr<float>(lse_T), ptr<float>(p_TE), int(p_TE.dim(1))});
+}
+
+void entropy(Tensor& sum_1, const Tensor& p_TE) {
+  sum_terms("entropy", sum_1, p_TE.dim(0), p_TE.dim(1), 1, EntropyTerm{ptr<float>(p_TE), int(p_TE.dim(1))});
+}
+
+}  // namespace switchyard::cuda

@@ -1,0 +1,15 @@
+#include "train/messages.h"
+
+#include <cstdio>
+
+namespace switchyard {
+
+void say(const ProcessGroup& world, const std::string& line) {
+  if (world.rank() == 0) std::printf("%s\n", line.c_str());
+}
+
+void warn(const ProcessGroup& world, const std::string& line) {
+  if (world.rank() == 0) std::fprintf(stderr, "warning: %s\n", line.c_str());
+}
+
+}  // namespace switchyard
