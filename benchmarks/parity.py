@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,7 @@ LOSS_TOLERANCE = 1e-4
 WEIGHT_TOLERANCE = 1e-3
 # Rounding may turn the choice between two experts whose logits are nearer than this, and then the runs part.
 TIE = 1e-5
+MOST_BLOCKS = 4  # of a model in a file
 
 TINY = {
     "run": {"seed": 7, "precision": "fp32", "device": "cpu", "threads": 1},
@@ -112,19 +114,21 @@ def read_weights(run, step):
 
 def run_pytorch(config, initial, batch, lrs, dtype):
     """Final weights, the same metrics of each step, and how near a token came to another choice of experts."""
-    model = pytorch_model.Transformer(config).to(dtype)
+    device = "cuda" if config.run.device == "cuda" else "cpu"
+    model = pytorch_model.Transformer(config).to(device, dtype)
     model.load_state_dict(initial)
     gaps = watch_ties(model, config.moe.top_k)
-    optimizer = pytorch_model.adamw(model, config.optim)
-    tokens, targets = batch[:, :-1], batch[:, 1:]
+    training = pytorch_model.Training(model, config)
+    tokens, targets = batch[:, :-1].to(device), batch[:, 1:].to(device)
     metrics = []
     for lr in lrs:
-        for group in optimizer.param_groups:
+        for group in training.optimizer.param_groups:
             group["lr"] = lr
-        losses, norm = pytorch_model.train_step(model, optimizer, tokens, targets, config.optim.clip, "fp32")
+        losses, norm = training.step(tokens, targets)
         metrics.append({"loss": losses.cross_entropy.item(), "balance_loss": losses.balance.item(),
                         "z_loss": losses.z.item(), "drop_fraction": losses.dropped.item(), "grad_norm": norm.item()})
-    return {name: value.detach() for name, value in model.state_dict().items()}, metrics, min(gaps, default=math.inf)
+    weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+    return weights, metrics, min(gaps, default=math.inf)
 
 
 def watch_ties(model, top_k):
@@ -183,19 +187,20 @@ def check(switchyard, name, settings, ranks=1):
             "data": data, "checkpoint": {"every": STEPS, "keep": 2}}
         initial, final, metrics = run_ours(switchyard, settings, directory, ranks)
         config = pytorch_model.load_config(directory / "config.yaml")
-        torch.set_num_threads(config.run.threads)
+        torch.set_num_threads(config.run.threads or len(os.sched_getaffinity(0)))
         batch, lrs = torch.from_numpy(batch), [m["lr"] for m in metrics]
         pytorch = run_pytorch(config, initial, batch, lrs, torch.float32)
         exact = run_pytorch(config, initial, batch, lrs, torch.float64)
         return compare(name, (final, metrics), pytorch, exact, initial)
 
 
-def check_model(switchyard, path):
-    """The same for a configuration file's model in fp32, on 128 tokens and with a tenth of its learning rate: of many
-    tokens some come near a tie, and the faster weights move, the more rounding they carry on. It also keeps fp64 short.
-    """
+def check_model(switchyard, path, device):
+    """The same for a configuration file's model in fp32, its first blocks, on 128 tokens and with a tenth of its learning
+    rate: of many tokens some come near a tie, and the faster weights move, the more rounding they carry on. It also
+    keeps fp64 and the checkpoints small."""
     settings = yaml.safe_load(Path(path).read_text())
-    settings["run"]["precision"] = "fp32"
+    settings["run"] |= {"precision": "fp32", "device": device}
+    settings["model"]["n_layers"] = min(settings["model"]["n_layers"], MOST_BLOCKS)
     settings["train"].update(seq_len=64, global_batch=2, micro_batch=2)
     settings["moe"]["group_size"] = 0
     settings["optim"]["lr"] /= 10
@@ -207,12 +212,21 @@ def main():
     parser.add_argument("--switchyard", required=True, metavar="PROGRAM")
     parser.add_argument("--only", metavar="TEXT", default="", help="variants whose name contains this")
     parser.add_argument("--config", type=Path, help="this configuration's model instead of the tiny variants")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="of both (default: %(default)s)")
     args = parser.parse_args()
 
     if args.config:
-        return 0 if check_model(args.switchyard, args.config) else 1
-    good = [check(args.switchyard, name, merged(TINY, {k: v for k, v in changes.items() if k != "ranks"}),
-                  changes.get("ranks", 1)) for name, changes in VARIANTS.items() if args.only in name]
+        return 0 if check_model(args.switchyard, args.config, args.device) else 1
+    good = []
+    for name, changes in VARIANTS.items():
+        ranks = changes.get("ranks", 1)
+        if args.only not in name:
+            continue
+        if ranks > 1 and not shutil.which("mpirun"):
+            print(f"left out {name}: no mpirun here")
+            continue
+        settings = merged(TINY, {k: v for k, v in changes.items() if k != "ranks"})
+        good.append(check(args.switchyard, name, merged(settings, {"run": {"device": args.device}}), ranks))
     print(f"{sum(good)} of {len(good)} agree")
     return 0 if good and all(good) else 1
 

@@ -59,6 +59,9 @@ def activate(x, activation):
     return (F.silu(gate) if activation == "swiglu" else F.gelu(gate, approximate="tanh")) * up
 
 
+grouped_mm = getattr(F, "grouped_mm", None) or getattr(torch, "_grouped_mm", None)  # the name before torch 2.10
+
+
 class Losses(NamedTuple):
     total: torch.Tensor  # what is trained on
     cross_entropy: torch.Tensor
@@ -139,7 +142,9 @@ class Experts(nn.Module):
         order_N = expert_N.argsort(stable=True)
         count_E = F.one_hot(expert_N, E + 1).sum(dim=0)[:E]
         run = self.run_grouped if self.grouped else self.run_loop
-        y_RD = run(x_TD[order_N // K], count_E)
+        token_N = order_N // K
+        # On a GPU the gradient of indexing sorts; that of index_select adds.
+        y_RD = run(x_TD.index_select(0, token_N) if x_TD.is_cuda else x_TD[token_N], count_E)
         order_R = order_N[:len(y_RD)]
         weight_R1 = (weight_TK * keep_TK).flatten()[order_R, None].to(y_RD.dtype)
         return torch.zeros_like(x_TD).index_add_(0, order_R // K, (y_RD * weight_R1).to(x_TD.dtype))
@@ -155,8 +160,8 @@ class Experts(nn.Module):
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x_ND.dtype
         offsets = count_E.cumsum(0).to(torch.int32)
         up, down = getattr(self, self.up_name).to(dtype), self.down_proj.to(dtype)
-        h = activate(F.grouped_mm(x_ND.to(dtype), up.transpose(-2, -1), offs=offsets), self.activation)
-        return F.grouped_mm(h, down.transpose(-2, -1), offs=offsets)
+        h = activate(grouped_mm(x_ND.to(dtype), up.transpose(-2, -1), offs=offsets), self.activation)
+        return grouped_mm(h, down.transpose(-2, -1), offs=offsets)
 
 
 class SparseFeedForward(nn.Module):
@@ -170,7 +175,7 @@ class SparseFeedForward(nn.Module):
         """y and what the router tells."""
         moe = self.moe
         x_TD = x_BSD.flatten(0, 1)
-        with torch.autocast("cpu", enabled=False):  # the router computes in the masters' precision
+        with torch.autocast(x_BSD.device.type, enabled=False):  # the router computes in the masters' precision
             logits_TE = self.gate(x_TD.to(self.gate.weight.dtype))
             p_TE = logits_TE.softmax(dim=-1)
             weight_TK, expert_TK = p_TE.topk(moe.top_k, dim=-1)
@@ -236,9 +241,10 @@ class Decoder(nn.Module):
 
     def forward(self, tokens_BS):
         x_BSD = self.embed_tokens(tokens_BS)
+        cos, sin = self.cos.to(x_BSD.dtype), self.sin.to(x_BSD.dtype)
         routed = []
         for layer in self.layers:
-            x_BSD, told = layer(x_BSD, self.cos, self.sin)
+            x_BSD, told = layer(x_BSD, cos, sin)
             if layer.is_moe:
                 routed.append(told)
         return self.norm(x_BSD), routed
@@ -261,7 +267,7 @@ class Transformer(nn.Module):
     def forward(self, tokens_BS, targets_BS):
         x_BSD, routed = self.model(tokens_BS)
         head = self.model.embed_tokens if self.lm_head is None else self.lm_head
-        logits_TV = F.linear(x_BSD, head.weight).flatten(0, 1).to(head.weight.dtype)
+        logits_TV = F.linear(x_BSD, head.weight).flatten(0, 1).to(torch.promote_types(head.weight.dtype, torch.float32))
         cross_entropy = F.cross_entropy(logits_TV, targets_BS.flatten())
         if not routed:
             return Losses(cross_entropy, cross_entropy, *[cross_entropy.new_zeros(())] * 3)
@@ -270,21 +276,60 @@ class Transformer(nn.Module):
         return Losses(total, cross_entropy, balance.mean(), z.mean(), dropped.mean())
 
 
-def adamw(model, optim):
-    """AdamW that decays matrices only, and of those neither embedding, head nor router."""
+def adamw(parameters, optim):
+    """AdamW that decays matrices only, and of those neither embedding, head nor router. parameters: name to tensor."""
     undecayed = ("embed_tokens.weight", "lm_head.weight", "mlp.gate.weight")
-    decayed = [p for n, p in model.named_parameters() if p.dim() > 1 and not n.endswith(undecayed)]
-    others = [p for n, p in model.named_parameters() if p.dim() == 1 or n.endswith(undecayed)]
+    decayed = [p for n, p in parameters.items() if p.dim() > 1 and not n.endswith(undecayed)]
+    others = [p for n, p in parameters.items() if p.dim() == 1 or n.endswith(undecayed)]
     groups = [{"params": decayed, "weight_decay": optim.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=optim.lr, betas=(optim.beta1, optim.beta2), eps=optim.eps, fused=True)
 
 
-def train_step(model, optimizer, tokens_BS, targets_BS, clip, precision):
-    """One step; the losses and the gradient's norm before clipping."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-        losses = model(tokens_BS, targets_BS)
-    losses.total.backward()
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip if clip > 0 else math.inf)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return losses, norm
+class Training:
+    """A model and its optimizer, in mixed precision as PyTorch's users have it: on a CPU bf16 autocast over fp32
+    weights; on a GPU weights in bf16 (but the router's) with fp32 masters in the optimizer, as FSDP's mixed precision
+    has them, which keeps activations and the residual stream in bf16 too and is faster than autocast there. fp32 and
+    fp64 as the model is."""
+
+    def __init__(self, model, config, compiled=False):
+        self.model, self.clip = model, config.optim.clip
+        self.autocast = self.masters = None
+        if config.run.precision == "bf16":
+            if next(model.parameters()).is_cuda:
+                self.halve()
+            else:
+                self.autocast = torch.bfloat16
+        self.forward = torch.compile(model) if compiled else model
+        self.optimizer = adamw(self.masters or dict(model.named_parameters()), config.optim)
+
+    def halve(self):
+        self.masters = {n: p.detach().clone().requires_grad_() for n, p in self.model.named_parameters()}
+        for name, p in self.model.named_parameters():
+            if not name.endswith("mlp.gate.weight"):
+                p.data = p.data.bfloat16()
+
+    def step(self, tokens_BS, targets_BS, micro_batch=0):
+        """One step, in parts of `micro_batch` sequences where that is not 0; the losses of the last part and the
+        gradient's norm before clipping."""
+        batch = tokens_BS.shape[0]
+        parts = batch // micro_batch if micro_batch else 1
+        device = tokens_BS.device.type
+        for tokens, targets in zip(tokens_BS.chunk(parts), targets_BS.chunk(parts)):
+            with torch.autocast(device, self.autocast, enabled=self.autocast is not None):
+                losses = self.forward(tokens, targets)
+            (losses.total / parts).backward()
+        weights = list(self.model.parameters())
+        if self.masters:
+            masters = list(self.masters.values())
+            for master in masters:
+                master.grad = torch.empty_like(master)
+            torch._foreach_copy_([m.grad for m in masters], [p.grad for p in weights])
+        norm = torch.nn.utils.clip_grad_norm_(masters if self.masters else weights,
+                                              self.clip if self.clip > 0 else math.inf)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.masters:
+            with torch.no_grad():
+                torch._foreach_copy_(weights, masters)
+            self.model.zero_grad(set_to_none=True)
+        return losses, norm

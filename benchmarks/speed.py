@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Train steps of one model here and in PyTorch, side by side on the same cores: see README.md."""
+"""Train steps of one model here and in PyTorch, side by side on the same cores or GPU: see README.md."""
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -71,30 +72,35 @@ def busy_seconds():
 
 def pytorch_worker(config_path, compiled, grouped):
     import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
 
     import pytorch_model
 
     torch.manual_seed(0)
     config = pytorch_model.load_config(config_path)
     torch.set_num_threads(config.run.threads)
-    model = pytorch_model.Transformer(config, grouped)
-    optimizer = pytorch_model.adamw(model, config.optim)
-    forward = torch.compile(model) if compiled else model
+    on_gpu = config.run.device == "cuda"
+    device = torch.device("cuda" if on_gpu else "cpu")
+    with device:
+        model = pytorch_model.Transformer(config, grouped)
+    training = pytorch_model.Training(model, config, compiled)
     tokens = read_tokens(config.data.train[0]["path"])
     batch, seq = config.train.global_batch, config.train.seq_len
     draw = np.random.default_rng(config.run.seed)
 
     def step():
         starts = draw.integers(len(tokens) - seq, size=batch)
-        window = torch.from_numpy(np.stack([tokens[s:s + seq + 1] for s in starts]).astype(np.int64))
-        losses, _ = pytorch_model.train_step(forward, optimizer, window[:, :-1], window[:, 1:], config.optim.clip,
-                                             config.run.precision)
+        window = torch.from_numpy(np.stack([tokens[s:s + seq + 1] for s in starts]).astype(np.int64)).to(device)
+        losses, _ = training.step(window[:, :-1], window[:, 1:], config.train.micro_batch)
+        if on_gpu:
+            torch.cuda.synchronize()
         return losses.cross_entropy.item()
 
-    for _ in sys.stdin:
-        start = time.perf_counter()
-        step()
-        print(time.perf_counter() - start, flush=True)
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION) if on_gpu else contextlib.nullcontext():
+        for _ in sys.stdin:
+            start = time.perf_counter()
+            step()
+            print(time.perf_counter() - start, flush=True)
 
 
 def measure(workers, warmup, rounds):
@@ -113,19 +119,49 @@ def measure(workers, warmup, rounds):
     return steps
 
 
+def measure_apart(start, names, warmup, rounds, passes=2):
+    """The same on a GPU, whose memory does not hold all of them at once: one after the other, and again in the same
+    order, so that a drift of the clocks shows."""
+    steps = {name: [] for name in names}
+    for i in range(passes):
+        for name in names:
+            worker = start(name)
+            for _ in range(warmup):
+                worker.step()
+            mine = [worker.step() for _ in range(rounds // passes)]
+            worker.close()
+            steps[name] += mine
+            print(f"pass {i + 1}/{passes}: {name} {median(s for s, _ in mine) * 1e3:.1f} ms", file=sys.stderr)
+    return steps
+
+
 def quiet_rounds(steps, most):
     """The rounds in which nobody else took more than that share of the cores during any step."""
     return [i for i, shares in enumerate(zip(*steps.values())) if all(share <= most for _, share in shares)]
 
 
-def bootstrap_interval(values, samples=10000):
-    """95 % interval of the median."""
+def bootstrap_interval(draw_one, samples=10000):
+    """95 % interval of what draw_one(random) gives."""
     draw = random.Random(0)
-    medians = sorted(median(draw.choices(values, k=len(values))) for _ in range(samples))
-    return medians[int(0.025 * samples)], medians[int(0.975 * samples) - 1]
+    drawn = sorted(draw_one(draw) for _ in range(samples))
+    return drawn[int(0.025 * samples)], drawn[int(0.975 * samples) - 1]
 
 
-def summarise(seconds, tokens):
+def ratio_of(theirs, ours, paired):
+    """Median ratio of the steps of each round; where rounds do not pair them, the ratio of the medians."""
+    def again(draw, values):
+        return median(draw.choices(values, k=len(values)))
+
+    if paired:
+        ratios = [t / o for t, o in zip(theirs, ours)]
+        middle, (low, high) = median(ratios), bootstrap_interval(lambda draw: again(draw, ratios))
+    else:
+        middle = median(theirs) / median(ours)
+        low, high = bootstrap_interval(lambda draw: again(draw, theirs) / again(draw, ours))
+    return {"median": middle, "low": low, "high": high}
+
+
+def summarise(seconds, tokens, paired):
     """seconds: per contestant, of the rounds that count."""
     result = {"steps": {}, "ratios": {}}
     for name, s in seconds.items():
@@ -133,9 +169,7 @@ def summarise(seconds, tokens):
                                  "tokens_per_second": tokens / median(s)}
     for name, s in seconds.items():
         if name != OURS and OURS in seconds:
-            ratios = [theirs / ours for theirs, ours in zip(s, seconds[OURS])]
-            low, high = bootstrap_interval(ratios)
-            result["ratios"][name] = {"median": median(ratios), "low": low, "high": high}
+            result["ratios"][name] = ratio_of(s, seconds[OURS], paired)
     return result
 
 
@@ -148,12 +182,15 @@ def machine():
             "system": platform.freedesktop_os_release()["PRETTY_NAME"]}
 
 
-def versions(switchyard):
+def versions(switchyard, on_gpu):
     import torch
 
-    found = {"torch": torch.__version__, "python": platform.python_version(),
-             "torch_onednn": next(line.split(" v")[1].split()[0] for line in torch.__config__.show().splitlines()
-                                  if "MKL-DNN" in line)}
+    found = {"torch": torch.__version__, "python": platform.python_version()}
+    if on_gpu:
+        found |= {"cuda": torch.version.cuda, "gpu": torch.cuda.get_device_name()}
+    else:
+        found["torch_onednn"] = next(line.split(" v")[1].split()[0] for line in torch.__config__.show().splitlines()
+                                     if "MKL-DNN" in line)
     if switchyard:
         found[OURS] = subprocess.check_output([switchyard, "--version"], text=True).strip()
     return found
@@ -162,7 +199,8 @@ def versions(switchyard):
 def report(result):
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     print(f"\n{result['machine']['cpu']}, cores {result['machine']['cores']}; {versions}")
-    print(f"{result['rounds']} rounds, {result['dropped']} dropped because others used the cores\n")
+    print(f"{result['rounds']} rounds, {result['dropped']} dropped because others used the cores\n"
+          if result["paired"] else f"{result['rounds']} steps each, in two passes one after the other\n")
     print(f"{'':20} {'median ms':>10} {'quartile ms':>12} {'tokens/s':>10}")
     for name, s in result["steps"].items():
         print(f"{name:20} {s['median_ms']:10.1f} {s['lower_quartile_ms']:12.1f} {s['tokens_per_second']:10.0f}")
@@ -174,9 +212,10 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--switchyard", metavar="PROGRAM", help="our program; without it only PyTorch is timed")
     parser.add_argument("--config", default=HERE / "c1.yaml", type=Path)
-    parser.add_argument("--contestants", default="eager,compile",
-                        help="PyTorch as eager, grouped or compile (default: %(default)s)")
-    parser.add_argument("--cores", default="0,1", help="(default: %(default)s)")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="(default: %(default)s)")
+    parser.add_argument("--contestants", help="PyTorch as eager, grouped or compile "
+                        "(default: eager,compile; on a GPU grouped,compile)")
+    parser.add_argument("--cores", help="(default: 0,1; with a GPU all)")
     parser.add_argument("--rounds", default=40, type=int)
     parser.add_argument("--warmup", default=5, type=int, help="steps of each that are not counted")
     parser.add_argument("--most-others", default=0.05, type=float,
@@ -192,14 +231,17 @@ def main():
     if args.worker:
         return pytorch_worker(args.config, args.worker == "compile", args.worker != "eager")
 
-    cores = {int(core) for core in args.cores.split(",")}
-    os.sched_setaffinity(0, cores)
-    if args.switchyard and not args.no_parity and not parity.check_model(args.switchyard, args.config):
+    on_gpu = args.device == "cuda"
+    contestants = (args.contestants or ("grouped,compile" if on_gpu else "eager,compile")).split(",")
+    if args.cores or not on_gpu:
+        os.sched_setaffinity(0, {int(core) for core in (args.cores or "0,1").split(",")})
+    cores = os.sched_getaffinity(0)
+    if args.switchyard and not args.no_parity and not parity.check_model(args.switchyard, args.config, args.device):
         raise SystemExit("the losses differ: times would compare different work")
 
     with tempfile.TemporaryDirectory() as directory:
         config = yaml.safe_load(args.config.read_text())
-        config["run"] |= {"dir": f"{directory}/run", "threads": len(cores)}
+        config["run"] |= {"dir": f"{directory}/run", "threads": len(cores), "device": args.device}
         config["data"] = {"train": [{"path": f"{directory}/tokens"}]}
         random_bytes = np.random.default_rng(0).integers(256, size=1 << 20)  # as `switchyard bench` makes its own
         write_tokens(f"{directory}/tokens", random_bytes, config["model"]["vocab_size"])
@@ -208,21 +250,28 @@ def main():
 
         env = os.environ | {"OMP_NUM_THREADS": str(len(cores))}
         commands = {f"pytorch {kind}": [sys.executable, __file__, "--worker", kind, "--config", path]
-                    for kind in args.contestants.split(",")}
+                    for kind in contestants}
         if args.switchyard:
             commands[OURS] = [args.switchyard, "bench", "--worker", path]
-        workers = [Worker(name, command, env, f"{directory}/{name}.log") for name, command in commands.items()]
-        steps = measure(workers, args.warmup, args.rounds)
-        for worker in workers:
-            worker.close()
 
-    kept = quiet_rounds(steps, args.most_others)
+        def start(name):
+            return Worker(name, commands[name], env, f"{directory}/{name}.log")
+
+        if on_gpu:
+            steps = measure_apart(start, list(commands), args.warmup, args.rounds)
+        else:
+            workers = [start(name) for name in commands]
+            steps = measure(workers, args.warmup, args.rounds)
+            for worker in workers:
+                worker.close()
+
+    kept = list(range(len(steps[next(iter(steps))]))) if on_gpu else quiet_rounds(steps, args.most_others)
     if len(kept) < 2:
         raise SystemExit(f"others used the cores in all but {len(kept)} of {args.rounds} rounds: nothing to report")
-    result = {"machine": machine(), "versions": versions(args.switchyard), "config": config, "rounds": len(kept),
-              "dropped": args.rounds - len(kept),
+    result = {"machine": machine(), "versions": versions(args.switchyard, on_gpu), "config": config,
+              "rounds": len(kept), "dropped": 0 if on_gpu else args.rounds - len(kept), "paired": not on_gpu,
               **summarise({name: [s[i][0] for i in kept] for name, s in steps.items()},
-                         config["train"]["global_batch"] * config["train"]["seq_len"]),
+                         config["train"]["global_batch"] * config["train"]["seq_len"], not on_gpu),
               "raw_seconds_and_others_share": steps}
     report(result)
     if args.out:
