@@ -115,6 +115,8 @@ void add_inspect(CLI::App& app, Action& action) {
   command->add_flag("--json", options->json, "for programs");
   command->callback([options, &action] {
     action = [options] {
+      SY_REQUIRE(std::filesystem::exists(options->path), Fault::usage, options->path,
+                 ": no such configuration, run or checkpoint");
       return std::filesystem::is_directory(options->path) ? inspect_saved(*options) : inspect_configuration(*options);
     };
   });

@@ -18,7 +18,7 @@ Device choose_device(DeviceChoice choice, ProcessGroup& world) {
   if (choice == DeviceChoice::cuda) kernels({DeviceType::cuda, 0});  // says so where the build has no backend
   const std::optional<Device> gpu = gpu_of_rank(world);
   SY_REQUIRE(gpu || choice == DeviceChoice::automatic, Fault::usage,
-             "run.device = cuda, but ", host_name(), " has no GPU, or no driver for it; use cpu, or auto");
+             "run.device = cuda, but ", host_name(), " has no CUDA GPU, or no driver for it; use cpu, or auto");
   return gpu.value_or(Device{});
 }
 

@@ -61,7 +61,7 @@ __device__ inline std::int64_t first_token() { return std::int64_t{blockIdx.x} *
 __device__ inline std::int64_t token_stride() { return std::int64_t{gridDim.x} * kWarps; }
 
 // theta^(-2i/dim), by the block, from double: an error of one unit in the last place of f32 would grow with the
-// position to 0.01 at 100,000.
+// position to 0.006 at 100,000.
 __device__ inline Shared<float> frequencies(SharedMemory& shared, const Layout& at) {
   const Shared<float> frequency = shared.take<float>(at.half());
   for (int i = int(threadIdx.x); i < at.half(); i += kThreads)
