@@ -274,6 +274,12 @@ void add_optimizer(Recipes& recipes, Scale s) {
          return Case{shape, Bound::memory, 4 * static_cast<double>(n), "4 n",
                      [&k = s.k(), y = Tensor::empty({1}, kF32, s.device), xs]() mutable { k.sum_squares(y, xs); }};
        }});
+  recipes.push_back({"uniform", "f32", [=] {
+                       return Case{text("n ", n), Bound::memory, 4 * static_cast<double>(n), "4 n",
+                                   [&k = s.k(), y = Tensor::empty({n}, kF32, s.device)]() mutable {
+                                     k.uniform(y, {1, 2}, 0);
+                                   }};
+                     }});
   recipes.push_back(
       {"clip_factor", "f32", [=] {
          return Case{"n 2", Bound::latency, 12, "4 n + 4",

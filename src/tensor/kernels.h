@@ -2,6 +2,7 @@
 
 #include <span>
 
+#include "tensor/philox.h"
 #include "tensor/tensor.h"
 #include "tensor/weight.h"
 
@@ -152,6 +153,9 @@ struct Kernels {
   void (*cross_entropy)(Tensor& loss_R, Tensor& dlogits_RV, const Tensor& logits_RV, const Tensor& target_R,
                         float scale);
   void (*sum)(Tensor& y_1, const Tensor& x, Into into);  // of all elements, f32 in, f32 out, summed in a fixed order
+
+  // random.cpp: y[i] is number first + i of the key's uniform f32 numbers in (0, 1), four to each block of Philox
+  void (*uniform)(Tensor& y, PhiloxKey key, std::uint64_t first);
 
   // optimizer.cpp
   // p -= lr (m' / bias1 / (sqrt(v' / bias2) + eps) + decay p) with grad * grad_scale_1; writes the compute copy too.

@@ -40,6 +40,9 @@ constexpr std::array<std::uint32_t, 4> philox(PhiloxKey key, std::uint64_t index
 // Uniform in (0, 1): never 0, never 1, so that a logarithm of it is finite.
 constexpr double uniform(std::uint32_t bits) { return (bits + 0.5) * 0x1p-32; }
 
+// The same as an f32 of 23 bits, each of which is exact.
+constexpr float uniform_f32(std::uint32_t bits) { return (static_cast<float>(bits >> 9) + 0.5f) * 0x1p-23f; }
+
 // The standard normal number at `index` (Box-Muller), redrawn on further streams while it is beyond `limit` deviations.
 inline double normal(PhiloxKey key, std::uint64_t index, double limit = 1e9) {
   for (std::uint64_t stream = 0;; ++stream) {

@@ -82,7 +82,7 @@ constexpr Function timed_row(Function Kernels::*) {
               row(scatter_add_rows) row(combine_rows) row(combine_rows_backward) row(softmax) row(softmax_backward)    \
                   row(top_k) row(top_k_backward) row(count_choices) row(choice_fractions) row(place) row(balance_loss) \
                       row(balance_loss_backward) row(z_loss) row(z_loss_backward) row(entropy) row(cross_entropy)      \
-                          row(sum) row(adamw) row(sum_squares) row(clip_factor)
+                          row(sum) row(uniform) row(adamw) row(sum_squares) row(clip_factor)
 
 namespace {
 

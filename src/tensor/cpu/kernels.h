@@ -73,6 +73,9 @@ void entropy(Tensor& sum_1, const Tensor& p_TE);
 void cross_entropy(Tensor& loss_R, Tensor& dlogits_RV, const Tensor& logits_RV, const Tensor& target_R, float scale);
 void sum(Tensor& y_1, const Tensor& x, Into into);
 
+// random.cpp
+void uniform(Tensor& y, PhiloxKey key, std::uint64_t first);
+
 // optimizer.cpp
 void adamw(std::span<const AdamWTensors>, const AdamWStep&, const Tensor& grad_scale_1);
 void sum_squares(Tensor& y_1, std::span<const Tensor> xs);

@@ -20,12 +20,13 @@ struct Shared {
   __device__ Shared from(int begin) const { return {&(*this)[begin], size - begin}; }
 };
 
-// Carves shared memory in order, each piece 16-byte aligned; every thread carves alike. The launch gives as many bytes
-// as shared_bytes_of<...>(counts...) says.
 template <class T>
 constexpr std::size_t shared_bytes_of(std::int64_t count) {
   return (std::size_t(count) * sizeof(T) + 15) / 16 * 16;
 }
+
+// Carves shared memory in order, each piece 16-byte aligned; every thread carves alike. The launch gives as many bytes
+// as shared_bytes_of<...>(counts...) says.
 class SharedMemory {
  public:
   template <class T>
@@ -54,17 +55,25 @@ struct alignas(N * sizeof(T) < 16 ? N * sizeof(T) : 16) Pack {
   static constexpr int size = N;
   T v[N];
 };
+// A GPU refuses an address that is not aligned; a host lets many pass.
+template <class P>
+__device__ P* aligned_pack(P* p) {
+#ifndef __CUDACC__
+  simt::check_aligned(p, alignof(P));
+#endif
+  return p;
+}
 template <class T>
 __device__ Pack<T> load_pack(const T* p) {
-  return *reinterpret_cast<const Pack<T>*>(p);
+  return *aligned_pack(reinterpret_cast<const Pack<T>*>(p));
 }
 template <int N, class T>
 __device__ Pack<T, N> load_pack(const T* p) {
-  return *reinterpret_cast<const Pack<T, N>*>(p);
+  return *aligned_pack(reinterpret_cast<const Pack<T, N>*>(p));
 }
 template <class T, int N>
 __device__ void store_pack(T* p, const Pack<T, N>& pack) {
-  *reinterpret_cast<Pack<T, N>*>(p) = pack;
+  *aligned_pack(reinterpret_cast<Pack<T, N>*>(p)) = pack;
 }
 // Calls f with the number of T's that a kernel moves at once, as a constant: 16 bytes of them where rows of `width`
 // that begin at these addresses allow it, else one.

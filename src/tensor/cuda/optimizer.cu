@@ -65,10 +65,6 @@ __device__ void update(float& p, float& m, float& v, float grad, const UpdateSca
   p -= s.step * m / (sqrtf(v * s.unbias) + s.eps) + shrink * p;
 }
 
-struct alignas(8) FourBf16 {
-  __nv_bfloat16 v[4];
-};
-
 // 28 bytes an element travel, 30 with the compute copy.
 __global__ void __launch_bounds__(kThreads)
     adamw_kernel(const Update* table, int entries, std::int64_t chunks, UpdateScalars s, const float* grad_scale_1) {
@@ -86,9 +82,9 @@ __global__ void __launch_bounds__(kThreads)
       store_pack(t.m + i, m);
       store_pack(t.v + i, v);
       if (t.copy) {
-        FourBf16 copy;
+        Pack<__nv_bfloat16, 4> copy;
         for (int j = 0; j < 4; ++j) copy.v[j] = __nv_bfloat16(p.v[j]);
-        *reinterpret_cast<FourBf16*>(t.copy + i) = copy;
+        store_pack(t.copy + i, copy);
       }
     }
     for (std::int64_t i = packs_end + threadIdx.x; i < end; i += kThreads) {
@@ -125,16 +121,10 @@ __global__ void __launch_bounds__(kThreads)
 // One block: y = the sum of the chunks', in double, since a large model has a million of them.
 __global__ void __launch_bounds__(kThreads) squares_total_kernel(float* y, const float* partials, std::int64_t chunks) {
   SharedMemory shared;
-  const Shared<double> sums = shared.take<double>(kThreads);
-  const int thread = int(threadIdx.x);
   double sum = 0;
-  for (std::int64_t i = thread; i < chunks; i += kThreads) sum += double(partials[i]);
-  sums[thread] = sum;
-  for (int step = kThreads / 2; step > 0; step /= 2) {
-    __syncthreads();
-    if (thread < step) sums[thread] += sums[thread + step];
-  }
-  if (thread == 0) *y = float(sums[0]);
+  for (std::int64_t i = threadIdx.x; i < chunks; i += kThreads) sum += double(partials[i]);
+  sum = block_sum(sum, shared.take<double>(kWarpSize));
+  if (threadIdx.x == 0) *y = float(sum);
 }
 
 __global__ void clip_factor_kernel(float* factor, const float* squares, int count, float clip) {
@@ -161,7 +151,7 @@ void adamw(std::span<const AdamWTensors> tensors, const AdamWStep& step, const T
                  .shrink = step.lr * t.weight_decay,
                  .packs = false};
     entry.packs = aligned(entry.p, 16) && aligned(entry.m, 16) && aligned(entry.v, 16) && aligned(entry.grad, 16) &&
-                  aligned(entry.copy, sizeof(FourBf16));
+                  aligned(entry.copy, 8);
     table.add(entry, kUpdateChunk);
   }
   if (table.chunks == 0) return;
@@ -187,8 +177,8 @@ void sum_squares(Tensor& y_1, std::span<const Tensor> xs) {
     launch(on, "sum_squares", squares_kernel, grid_for(on, table.chunks, 1), kThreads,
            shared_bytes_of<float>(kWarpSize), partials, on.upload(std::span<const Squares>(table.entries)),
            int(table.entries.size()), table.chunks);
-  launch(on, "sum_squares_total", squares_total_kernel, 1, kThreads, shared_bytes_of<double>(kThreads), ptr<float>(y_1),
-         partials, table.chunks);
+  launch(on, "sum_squares_total", squares_total_kernel, 1, kThreads, shared_bytes_of<double>(kWarpSize),
+         ptr<float>(y_1), partials, table.chunks);
 }
 
 void clip_factor(Tensor& factor_1, const Tensor& squares, float clip) {

@@ -44,6 +44,7 @@ const Kernels& table() {
       .entropy = entropy,
       .cross_entropy = cross_entropy,
       .sum = sum,
+      .uniform = uniform,
       .adamw = adamw,
       .sum_squares = sum_squares,
       .clip_factor = clip_factor,
