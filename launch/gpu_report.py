@@ -24,15 +24,19 @@ DATASHEET = (
 MEMORY_GOAL, ATTENTION_GOAL, MFU_GOAL = 0.80, 0.45, 0.40
 ATTENTION_SHAPE = "S 4096, d 128"  # that its goal names
 
-# The first step's loss knows no update yet: the devices differ by the order of sums alone, 1e-6, and by a token or two
-# of 4096 whose second and third expert are nearer than that.
-FIRST_STEP = 2e-5
-# bf16 rounds activations to 2^-9 each on its way; the mean over 4096 tokens keeps about a thousandth of that.
-FIRST_STEP_BF16 = 1e-3
-# From then on AdamW divides each gradient by its own size, so that rounding in small ones reaches the weights
-# undiminished, and now and then rounding turns the choice between two experts: runs of equal arithmetic part. How far is
-# measured beside them: the CPU's bf16 run beside its fp32 run, the same batches from the same weights. The GPU's run may
-# be as far from the CPU's, times this, for a mean over the steps has luck in it.
+# Largest relative difference of a loss from the CPU's. The first step knows no update yet: only the order of sums differs,
+# 1e-7 in fp32, and now and then a token whose second and third expert are nearer than that, 2e-6 of the mean over 4096.
+# bf16 beside fp32 moves that mean by 2e-5; ten times that is allowed.
+FIRST_STEP = {"fp32": 1e-5, "bf16": 2e-4}
+# The next updates are small (the learning rate still warms up): a wrong gradient shows here, and rounding hardly does. Two
+# fp32 runs of the quickstart with sums in another order were 3e-7 apart after ten steps, bf16 and fp32 4e-5.
+EARLY_STEPS = 10
+EARLY = {"fp32": 1e-4, "bf16": 1e-3}
+# Then AdamW, which divides each gradient by its own size, carries rounding in small ones on undiminished, and rounding
+# turns the choice between two experts: runs of equal arithmetic part. How far is measured beside them: the CPU's bf16 run
+# beside its fp32 run, the same batches from the same weights. The GPU's run may be as far from the CPU's, times this, for
+# a mean over the steps has luck in it (in 120 steps of the quickstart, of 1024 tokens: 8e-3 between bf16 and fp32, 8e-3
+# between two bf16 runs with sums in another order, 2e-3 between two such fp32 runs).
 LUCK = 2.0
 
 
@@ -57,13 +61,14 @@ def losses_of(results, run):
 
 
 def distance(a, b):
-    """Relative difference of the first step, mean over all steps, and of the mean loss of the last quarter."""
+    """Relative differences: of the first step, the most of the early steps, the mean over all, of the mean loss of the
+    last quarter."""
     if len(a) != len(b):
         raise ReportError(f"one run has {len(a)} steps, the other {len(b)}")
     relative = [abs(x - y) / abs(y) for x, y in zip(a, b)]
     tail = max(1, len(a) // 4)
     end_a, end_b = sum(a[-tail:]) / tail, sum(b[-tail:]) / tail
-    return {"first": relative[0], "mean": sum(relative) / len(relative), "end": abs(end_a - end_b) / abs(end_b)}
+    return {"first": relative[0], "early": max(relative[:EARLY_STEPS]), "mean": sum(relative) / len(relative), "end": abs(end_a - end_b) / abs(end_b)}
 
 
 def compare_losses(results):
@@ -72,9 +77,10 @@ def compare_losses(results):
     rounding = distance(runs["cpu-bf16"], runs["cpu-fp32"])
     bound = LUCK * rounding["mean"]
     result = {"steps": len(runs["cpu-fp32"]), "yardstick": rounding, "bound": bound, "pairs": {}}
-    for precision, first in (("fp32", FIRST_STEP), ("bf16", FIRST_STEP_BF16)):
+    for precision in ("fp32", "bf16"):
         d = distance(runs[f"cuda-{precision}"], runs[f"cpu-{precision}"])
-        d |= {"first_bound": first, "good": d["first"] <= first and d["mean"] <= bound}
+        d["bounds"] = {"first": FIRST_STEP[precision], "early": EARLY[precision], "mean": bound}
+        d["good"] = all(d[key] <= most for key, most in d["bounds"].items())
         result["pairs"][precision] = d
     result["losses"] = {name: [losses[0], losses[-1]] for name, losses in runs.items()}
     result["good"] = all(d["good"] for d in result["pairs"].values())
@@ -85,8 +91,8 @@ def print_losses(result):
     y = result["yardstick"]
     print(f"CPU, bf16 beside fp32: first step {y['first']:.1e}, mean of {result['steps']} steps {y['mean']:.1e}")
     for precision, d in result["pairs"].items():
-        print(f"{'ok  ' if d['good'] else 'FAIL'} GPU beside CPU, {precision}: first step {d['first']:.1e} "
-              f"(at most {d['first_bound']:.0e}), mean {d['mean']:.1e} (at most {result['bound']:.1e})")
+        parts = ", ".join(f"{key} {d[key]:.1e} (at most {most:.1e})" for key, most in d["bounds"].items())
+        print(f"{'ok  ' if d['good'] else 'FAIL'} GPU beside CPU, {precision}: {parts}")
 
 
 # ---------------------------------------------------------------------------------------------------- the page
@@ -137,20 +143,20 @@ def stages_part(stages):
 
 def losses_part(result):
     y = result["yardstick"]
-    rows = [["CPU, bf16 beside fp32 (the yardstick)", f"{y['first']:.1e}", "", f"{y['mean']:.1e}", "", f"{y['end']:.1e}"]]
+    rows = [["CPU, bf16 beside fp32 (the yardstick)", *(f"{y[key]:.1e}" for key in ("first", "early", "mean", "end"))]]
     for precision, d in result["pairs"].items():
-        rows.append([f"GPU beside CPU, {precision}: {'agrees' if d['good'] else '**differs**'}", f"{d['first']:.1e}",
-                     f"{d['first_bound']:.0e}", f"{d['mean']:.1e}", f"{result['bound']:.1e}", f"{d['end']:.1e}"])
+        rows.append([f"GPU beside CPU, {precision}: {'agrees' if d['good'] else '**differs**'}",
+                     *(f"{d[key]:.1e} of {most:.1e}" for key, most in d["bounds"].items()), f"{d['end']:.1e}"])
     ends = ", ".join(f"{name} {first:.4f} to {last:.4f}" for name, (first, last) in result["losses"].items())
     return f"""## The same losses as on the CPU
 
 The model of `configs/quickstart.yaml`, {result['steps']} steps of 4096 tokens from the same weights on the same batches;
-relative differences of the loss. In the first step only the order of sums differs. Then runs part, also those of one
-device in two precisions: AdamW carries rounding in small gradients on undiminished, and rounding turns a token's choice
-of experts now and then. How far bf16 rounding alone takes a run is measured beside them, and {LUCK:g} times that is the
-bound of the mean.
+relative differences of the loss, of how much is allowed. In the first step only the order of sums differs; the first
+{EARLY_STEPS} would show a wrong gradient. Then runs part, also those of one device in two precisions: AdamW carries rounding in
+small gradients on undiminished, and rounding turns a token's choice of experts now and then. How far bf16 rounding alone
+takes a run is measured beside them, and {LUCK:g} times that is allowed in the mean.
 
-{table(["", ">first step", ">bound", ">mean", ">bound", ">last quarter"], rows)}
+{table(["", ">first step", f">first {EARLY_STEPS}", ">mean", ">last quarter"], rows)}
 Losses, first and last: {ends}.
 """
 

@@ -135,9 +135,9 @@ class Losses(unittest.TestCase):
         (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
 
     def run_all(self, **changes):
-        parted = [1 + 1e-4] + [1 + 4e-3] * 99
-        runs = {"cpu-fp32": [1.0] * 100, "cpu-bf16": parted, "cuda-fp32": [1 + 1e-6] + [1 + 3e-3] * 99,
-                "cuda-bf16": [f * (1 + 2e-4) for f in parted]} | changes
+        parted = [1 + 2e-5] * 20 + [1 + 4e-3] * 80
+        runs = {"cpu-fp32": [1.0] * 100, "cpu-bf16": parted, "cuda-fp32": [1 + 1e-6] * 20 + [1 + 3e-3] * 80,
+                "cuda-bf16": [f * (1 + 1e-4) for f in parted]} | changes
         for run, factors in runs.items():
             self.write(run, factors)
         return gpu_report.compare_losses(self.results)
@@ -145,15 +145,18 @@ class Losses(unittest.TestCase):
     def test_rounding_agrees(self):
         result = self.run_all()
         self.assertTrue(result["good"])
-        self.assertAlmostEqual(result["yardstick"]["mean"], 4e-3, delta=1e-4)
+        self.assertAlmostEqual(result["yardstick"]["mean"], 0.8 * 4e-3, delta=1e-4)
         (self.results / "losses.json").write_text(json.dumps(result))
         self.assertIn("GPU beside CPU, bf16: agrees", gpu_report.page(self.results))
 
     def test_a_first_step_that_differs_is_no_rounding(self):
         self.assertFalse(self.run_all(**{"cuda-fp32": [1 + 5e-5] + [1.0] * 99})["good"])
 
+    def test_early_steps_that_differ_are_no_rounding(self):
+        self.assertFalse(self.run_all(**{"cuda-fp32": [1.0] + [1 + 2e-4] * 9 + [1.0] * 90})["good"])
+
     def test_farther_than_rounding_goes(self):
-        result = self.run_all(**{"cuda-bf16": [1.0] + [1 + 1.5e-2] * 99})
+        result = self.run_all(**{"cuda-bf16": [1.0] * 20 + [1 + 1.5e-2] * 80})
         self.assertEqual([d["good"] for d in result["pairs"].values()], [True, False])
 
     def test_a_run_that_stopped_early_is_an_error(self):

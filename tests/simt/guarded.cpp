@@ -109,7 +109,10 @@ struct sigaction before_segv, before_bus;
 // dies of it as it would have, or a sanitizer tells its part.
 void on_bad_access(int signal, siginfo_t* info, void*) {
   char what[128], line[512];
-  describe(what, sizeof what, info->si_addr, signal == SIGSEGV && info->si_code == SEGV_PKUERR);
+  if (info->si_code == SI_KERNEL)
+    std::snprintf(what, sizeof what, "an address that is misaligned or none at all");
+  else
+    describe(what, sizeof what, info->si_addr, signal == SIGSEGV && info->si_code == SEGV_PKUERR);
   const int length = std::snprintf(line, sizeof line, "bad access in %s: %s\n", where(), what);
   static_cast<void>(!write(STDERR_FILENO, line, std::min(static_cast<std::size_t>(length), sizeof line - 1)));
   sigaction(signal, signal == SIGSEGV ? &before_segv : &before_bus, nullptr);

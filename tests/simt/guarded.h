@@ -3,10 +3,11 @@
 #include <cstddef>
 #include <string>
 
-// Memory that shows who misuses it: the SIMT machine's device memory, and the host's tensors beside it. Every block ends at a page that nobody may touch: an access behind it stops
-// the program with the name of the kernel, block and thread. What no page can guard, the bytes to the next multiple of
-// 16 and those before the block, holds NaNs, and run() says after which kernel they were written over. A block starts
-// poisoned: every float in it is a NaN. Freed blocks stay forbidden for a long while.
+// Memory that shows who misuses it: the SIMT machine's device memory, and the host's tensors beside it. Every block
+// ends at a page that nobody may touch: an access behind it stops the program with the name of the kernel, block and
+// thread. What no page can guard, the bytes to the next multiple of 16 and those before the block, holds NaNs, and
+// run() says after which kernel they were written over. A block starts poisoned: every float in it is a NaN. Freed
+// blocks stay forbidden for a long while.
 namespace simt {
 
 enum class Where { device, host };

@@ -50,6 +50,11 @@ const char* where();
 // Throws: thread, kernel and "what: index outside size".
 [[noreturn]] void fail(const char* what, std::int64_t index, std::int64_t size);
 
+inline void check_aligned(const void* p, std::size_t alignment) {
+  if (const auto over = reinterpret_cast<std::uintptr_t>(p) % alignment)
+    fail("an address, modulo the bytes of its access", std::int64_t(over), std::int64_t(alignment));
+}
+
 // Where the running thread is; of no meaning outside kernels.
 struct Place {
   dim3 thread, block, block_size, grid;
