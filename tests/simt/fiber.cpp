@@ -7,7 +7,7 @@
 #include <utility>
 
 #ifdef __SANITIZE_ADDRESS__
-#include <sanitizer/common_interface_defs.h>
+#include <sanitizer/asan_interface.h>
 #endif
 #ifdef __SANITIZE_THREAD__
 #include <sanitizer/tsan_interface.h>
@@ -25,10 +25,26 @@ std::size_t next_top() {
   static std::atomic<std::size_t> made = 0;
   return made++ * 576 % 4096;
 }
+
+class Stacks {
+ public:
+  ctx::stack_context allocate() { return pages_.allocate(); }
+  // What AddressSanitizer marked in the stack must not outlive it: other memory may take its place.
+  void deallocate(ctx::stack_context& stack) {
+#ifdef __SANITIZE_ADDRESS__
+    ASAN_UNPOISON_MEMORY_REGION(static_cast<std::byte*>(stack.sp) - stack.size, stack.size);
+#endif
+    pages_.deallocate(stack);
+  }
+
+ private:
+  ctx::protected_fixedsize_stack pages_{kStack};
+};
+
 }  // namespace
 
 Fiber::Fiber(std::function<void()> body) : body_(std::move(body)) {
-  ctx::protected_fixedsize_stack stacks(kStack);
+  Stacks stacks;
   const ctx::stack_context stack = stacks.allocate();
   const std::size_t unused = next_top();
   inside_ = {.bottom = static_cast<std::byte*>(stack.sp) - stack.size, .size = stack.size};

@@ -60,10 +60,10 @@ struct Place {
   dim3 thread, block, block_size, grid;
 };
 extern constinit thread_local Place here;
-inline const dim3& thread_idx() { return here.thread; }
-inline const dim3& block_idx() { return here.block; }
-inline const dim3& block_dim() { return here.block_size; }
-inline const dim3& grid_dim() { return here.grid; }
+inline dim3 thread_idx() { return here.thread; }
+inline dim3 block_idx() { return here.block; }
+inline dim3 block_dim() { return here.block_size; }
+inline dim3 grid_dim() { return here.grid; }
 
 // The n-th piece of shared memory that the thread takes, behind `offset` bytes of others (shared.h).
 std::byte* take_shared(int n, std::size_t offset, std::size_t bytes);
