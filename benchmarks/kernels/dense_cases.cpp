@@ -113,6 +113,24 @@ void add_norms(Recipes& recipes, Scale s) {
                                        k.rms_norm_backward(dx, dw, dy, x, w, rstd);
                                      }};
                        }});
+    recipes.push_back(
+        {"add_rms_norm", text(dtype), [=] {
+           return Case{shape, Bound::memory, 4 * b * elements + 4 * rows, text(4 * b, " R D + 4 R"),
+                       [&k = s.k(), y = Tensor::empty({r, d}, dtype, s.device),
+                        sum = Tensor::empty({r, d}, dtype, s.device), rstd = Tensor::empty({r}, kF32, s.device),
+                        a = random({r, d}, dtype, s.device), x = random({r, d}, dtype, s.device),
+                        w = random({d}, kF32, s.device)]() mutable { k.add_rms_norm(y, sum, rstd, a, x, w, 1e-6f); }};
+         }});
+    recipes.push_back({"add_rms_norm_backward", text(dtype), [=] {
+                         return Case{
+                             shape, Bound::memory, 4 * b * elements + 4 * rows, text(4 * b, " R D + 4 R"),
+                             [&k = s.k(), dsum = Tensor::empty({r, d}, dtype, s.device),
+                              dw = Tensor::empty({d}, kF32, s.device), dy = random({r, d}, dtype, s.device),
+                              dskip = random({r, d}, dtype, s.device), sum = random({r, d}, dtype, s.device),
+                              w = random({d}, kF32, s.device), rstd = random({r}, kF32, s.device, 0.5, 2)]() mutable {
+                               k.add_rms_norm_backward(dsum, dw, dy, dskip, sum, w, rstd);
+                             }};
+                       }});
   }
 }
 

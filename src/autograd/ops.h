@@ -23,6 +23,11 @@ Variable add(const Variable& a, const Variable& b);
 Variable times(const Variable& x, float factor);
 // rms_norm.cpp: x (R, D), w (D)
 Variable rms_norm(const Variable& x, const Variable& w, float eps);
+// add(a, b) and the norm of it, in one pass over the rows each way
+struct AddNorm {
+  Variable sum, normed;
+};
+AddNorm add_rms_norm(const Variable& a, const Variable& b, const Variable& w, float eps);
 // rope.cpp: queries and keys of fused rows (T, shape.width()) normed by head and rotated. wq, wk (head_dim), or both
 // empty Variables for no norm
 Variable qk_norm_rope(const Variable& qkv, const Variable& wq, const Variable& wk, float eps, AttentionShape shape,

@@ -17,6 +17,7 @@ struct Variable::Node {
   const char* op = "leaf";
   Tensor value;
   Tensor grad;
+  Tensor second_grad;  // of an op with two results: the second's gradient, left here, where the first's is
   Weight weight;
   bool requires_grad = false;
   bool spent = false;  // backward went through here and let go of the inputs
@@ -91,6 +92,22 @@ Variable record(const char* op, Tensor value, std::vector<Variable> inputs, Back
   return out;
 }
 
+// The second result is a node above the first, so that backward has gone through it when it reaches the first.
+std::pair<Variable, Variable> record(const char* op, Tensor first, Tensor second, std::vector<Variable> inputs,
+                                     BackwardOfTwo backward) {
+  Variable below = record(op, std::move(first), std::move(inputs), {});
+  Variable::Node* const node = below.node_.get();
+  if (node->requires_grad)
+    node->backward = [node, backward = std::move(backward)](const Tensor& dfirst) {
+      return backward(dfirst, node->second_grad);
+    };
+  Variable above = record(op, std::move(second), {below}, [node](const Tensor& dsecond) -> Grads {
+    node->second_grad = dsecond;
+    return {{}};
+  });
+  return {std::move(below), std::move(above)};
+}
+
 void Variable::backward(const Tensor& dy) {
   // Inputs before users; an explicit stack, because a deep model would overflow a recursive walk.
   std::vector<Variable> order;
@@ -117,12 +134,13 @@ void Variable::backward(const Tensor& dy) {
     Node& node = *variable.node_;
     if (node.inputs.empty()) continue;  // a leaf keeps its gradient
     Grads grads;
-    if (node.grad) {
+    if (node.grad || node.second_grad) {
       grads = node.backward(node.grad);
       SY_CHECK(grads.size() == node.inputs.size(), node.op, ": ", grads.size(), " gradients for ", node.inputs.size(),
                " inputs");
     }
     node.grad = {};
+    node.second_grad = {};
     node.backward = {};
     node.spent = true;
     const std::vector<Variable> inputs = std::exchange(node.inputs, {});

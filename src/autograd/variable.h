@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "tensor/tensor.h"
@@ -12,6 +13,8 @@ namespace switchyard {
 // One gradient per input, in the order of the inputs; an empty Tensor means "none".
 using Grads = std::vector<Tensor>;
 using Backward = std::function<Grads(const Tensor& dy)>;
+// Of an op with two results, once the gradients of both that will come have come: one that never came is empty.
+using BackwardOfTwo = std::function<Grads(const Tensor& dfirst, const Tensor& dsecond)>;
 
 // A tensor in the graph: its value, its gradient, and how to send the gradient on.
 // Copying a Variable copies a handle.
@@ -52,11 +55,14 @@ class Variable {
  private:
   struct Node;
   friend Variable record(const char*, Tensor, std::vector<Variable>, Backward);
+  friend std::pair<Variable, Variable> record(const char*, Tensor, Tensor, std::vector<Variable>, BackwardOfTwo);
   std::shared_ptr<Node> node_;
 };
 
 // Makes the result of an op. What `backward` captures is exactly what the op keeps alive.
 Variable record(const char* op, Tensor value, std::vector<Variable> inputs, Backward backward);
+std::pair<Variable, Variable> record(const char* op, Tensor first, Tensor second, std::vector<Variable> inputs,
+                                     BackwardOfTwo backward);
 
 // While one of these lives, ops on this thread record nothing.
 class NoGrad {

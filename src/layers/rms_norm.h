@@ -13,7 +13,11 @@ class RmsNorm {
   RmsNorm(std::int64_t d_model, float eps, const std::string& name, ParameterMaker& make)
       : gain_(make.ones(name + ".weight", {d_model})), eps_(eps) {}
 
-  Variable operator()(const Variable& x_TD) const { return rms_norm(x_TD, gain_, eps_); }
+  // Of a + b; b may be empty.
+  AddNorm operator()(const Variable& a_TD, const Variable& b_TD) const {
+    if (!b_TD) return {a_TD, rms_norm(a_TD, gain_, eps_)};
+    return add_rms_norm(a_TD, b_TD, gain_, eps_);
+  }
 
  private:
   Variable gain_;

@@ -38,23 +38,25 @@ Block::Block(const ModelConfig& m, const MoeConfig& moe, Kind kind, const std::s
       ffn_norm_(m.d_model, static_cast<float>(m.norm_eps), name + ".post_attention_layernorm", make),
       ffn_(make_ffn(m, moe, kind, name + ".mlp", mesh, make)) {}
 
-BlockResult Block::forward(const Variable& x_TD, const Pass& pass) const {
-  const Variable h_TD = add(x_TD, attention_(attention_norm_(x_TD), pass.batch, pass.seq));
-  const Variable normed_TD = ffn_norm_(h_TD);
-  if (const auto* dense = std::get_if<FeedForward>(&ffn_)) return {add(h_TD, (*dense)(normed_TD)), {}, {}};
-  auto [y_TD, loss_1, stats] = std::get<Moe>(ffn_)(normed_TD, pass.capacity, pass.share);
-  return {add(h_TD, y_TD), loss_1, stats};
+BlockResult Block::forward(const Residual& x, const Pass& pass) const {
+  const AddNorm in = attention_norm_(x.x_TD, x.y_TD);
+  const AddNorm middle = ffn_norm_(in.sum, attention_(in.normed, pass.batch, pass.seq));
+  if (const auto* dense = std::get_if<FeedForward>(&ffn_)) return {{middle.sum, (*dense)(middle.normed)}, {}, {}};
+  auto [y_TD, loss_1, stats] = std::get<Moe>(ffn_)(middle.normed, pass.capacity, pass.share);
+  return {{middle.sum, y_TD}, loss_1, stats};
 }
 
-BlockResult Block::operator()(const Variable& x_TD, const Pass& pass) const {
-  if (pass.recompute == Recompute::none) return forward(x_TD, pass);
+// A block that runs again keeps one tensor, so it takes and gives the stream added up.
+BlockResult Block::operator()(const Residual& x, const Pass& pass) const {
+  if (pass.recompute == Recompute::none) return forward(x, pass);
   const auto stats = std::make_shared<std::optional<RoutingStats>>();  // written by each run of the body, always alike
-  const Recomputed result = recompute(x_TD, [this, pass, stats](const Variable& x) -> Recomputed {
-    BlockResult block = forward(x, pass);
+  const Variable x_TD = x.y_TD ? add(x.x_TD, x.y_TD) : x.x_TD;
+  const Recomputed result = recompute(x_TD, [this, pass, stats](const Variable& in_TD) -> Recomputed {
+    BlockResult block = forward({in_TD, {}}, pass);
     *stats = std::move(block.stats);
-    return {block.x_TD, block.loss_1};
+    return {add(block.x.x_TD, block.x.y_TD), block.loss_1};
   });
-  return {result.y, result.extra, *stats};
+  return {{result.y, {}}, result.extra, *stats};
 }
 
 }  // namespace switchyard

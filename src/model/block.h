@@ -19,8 +19,14 @@ struct Pass {
   Recompute recompute = Recompute::none;
 };
 
+// The residual stream x + y. What the last sublayer gave, y, is left to the next norm, which adds it on its way; it may
+// be empty.
+struct Residual {
+  Variable x_TD, y_TD;
+};
+
 struct BlockResult {
-  Variable x_TD;
+  Residual x;
   Variable loss_1;                    // of the router; empty in a dense block
   std::optional<RoutingStats> stats;  // likewise
 };
@@ -32,10 +38,10 @@ class Block {
   Block(const ModelConfig& model, const MoeConfig& moe, Kind kind, const std::string& name, Mesh& mesh,
         ParameterMaker& make);
 
-  BlockResult operator()(const Variable& x_TD, const Pass& pass) const;
+  BlockResult operator()(const Residual& x, const Pass& pass) const;
 
  private:
-  BlockResult forward(const Variable& x_TD, const Pass& pass) const;
+  BlockResult forward(const Residual& x, const Pass& pass) const;
 
   RmsNorm attention_norm_;
   Attention attention_;

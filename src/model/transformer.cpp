@@ -23,14 +23,15 @@ Transformer::Transformer(const ModelConfig& model, const MoeConfig& moe, DType r
 Transformer::Trunk Transformer::trunk(const Tensor& token_T, const Pass& pass) const {
   SY_CHECK(token_T.numel() == pass.batch * pass.seq, token_T.numel(), " tokens for ", pass.batch, " sequences of ",
            pass.seq);
-  Trunk trunk{.x_TD = embedding(embedding_, token_T, rows_), .loss_1 = {}, .stats = {}};
+  Trunk trunk;
+  Residual x{embedding(embedding_, token_T, rows_), {}};
   for (const Block& block : blocks_) {
-    auto [x_TD, loss_1, stats] = block(trunk.x_TD, pass);
-    trunk.x_TD = x_TD;
+    auto [out, loss_1, stats] = block(x, pass);
+    x = out;
     if (loss_1) trunk.loss_1 = trunk.loss_1 ? add(trunk.loss_1, loss_1) : loss_1;
     if (stats) trunk.stats.push_back(*stats);
   }
-  trunk.x_TD = (*norm_)(trunk.x_TD);
+  trunk.x_TD = (*norm_)(x.x_TD, x.y_TD).normed;
   return trunk;
 }
 

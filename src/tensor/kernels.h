@@ -98,6 +98,12 @@ struct Kernels {
   void (*rms_norm)(Tensor& y_RD, Tensor& rstd_R, const Tensor& x_RD, const Tensor& w_D, float eps);
   void (*rms_norm_backward)(Tensor& dx_RD, Tensor& dw_D, const Tensor& dy_RD, const Tensor& x_RD, const Tensor& w_D,
                             const Tensor& rstd_R);
+  // sum = a + b, summed in f32 and rounded, and y = rms_norm(sum)
+  void (*add_rms_norm)(Tensor& y_RD, Tensor& sum_RD, Tensor& rstd_R, const Tensor& a_RD, const Tensor& b_RD,
+                       const Tensor& w_D, float eps);
+  // dsum = dskip + rms_norm's dx, rounded before it is added; an empty dskip counts as zeros
+  void (*add_rms_norm_backward)(Tensor& dsum_RD, Tensor& dw_D, const Tensor& dy_RD, const Tensor& dskip_RD,
+                                const Tensor& sum_RD, const Tensor& w_D, const Tensor& rstd_R);
   // rope.cpp: queries and keys of fused rows normed by head (where w is not empty) and rotated, values copied.
   // rstd is (T, n_heads + n_kv_heads). Without norms it is empty, and so is backward's x.
   void (*qk_norm_rope)(Tensor& y, Tensor& rstd, const Tensor& x, const Tensor& wq, const Tensor& wk, float eps,

@@ -122,6 +122,47 @@ TEST(Backward, RefusesASecondPassThroughOneGraph) {
   EXPECT_EQ(value_of(x.grad()), 6);
 }
 
+// (2 x, 3 x); `seen` gets the two gradients of each call, 0 for one that never came.
+std::pair<Variable, Variable> two(const Variable& x, std::vector<std::pair<float, float>>& seen, Tensor kept = {}) {
+  const float value = value_of(x.value());
+  return record("two", floats({1}, {2 * value}), floats({1}, {3 * value}), {x},
+                [&seen, kept](const Tensor& dfirst, const Tensor& dsecond) -> Grads {
+                  const float a = dfirst ? value_of(dfirst) : 0, b = dsecond ? value_of(dsecond) : 0;
+                  seen.emplace_back(a, b);
+                  return {floats({1}, {2 * a + 3 * b})};
+                });
+}
+
+TEST(Backward, OfTwoResultsRunsOnceWithBothGradients) {
+  std::vector<std::pair<float, float>> seen;
+  Variable x = leaf(1);
+  int hooks = 0;
+  x.on_grad([&](Variable&) { ++hooks; });
+  const auto [first, second] = two(x, seen);
+  add(add(scaled(first, 5), scaled(second, 7)), scaled(first, 11)).backward(floats({1}, {1}));
+  EXPECT_EQ(seen, (std::vector<std::pair<float, float>>{{16, 7}}));
+  EXPECT_EQ(value_of(x.grad()), 2 * 16 + 3 * 7);
+  EXPECT_EQ(hooks, 1);
+}
+
+TEST(Backward, OfTwoResultsRunsWithEitherGradientAlone) {
+  std::vector<std::pair<float, float>> seen;
+  Variable x = leaf(1);
+  const Tensor kept = floats({1}, {0}), dy = floats({1}, {1});
+  two(x, seen, kept).first.backward(dy);
+  two(x, seen, kept).second.backward(dy);
+  EXPECT_EQ(seen, (std::vector<std::pair<float, float>>{{1, 0}, {0, 1}}));
+  EXPECT_EQ(value_of(x.grad()), 5);
+  EXPECT_TRUE(kept.sole_owner());
+}
+
+TEST(Backward, RefusesASecondPassThroughTheOtherOfTwoResults) {
+  std::vector<std::pair<float, float>> seen;
+  auto [first, second] = two(leaf(1), seen);
+  second.backward(floats({1}, {1}));
+  EXPECT_THROW(first.backward(floats({1}, {1})), Error);
+}
+
 TEST(Backward, LetsGoOfWhatWasSaved) {
   const Tensor kept = floats({1}, {0});
   Variable x = leaf(1), y = scaled(x, 2, kept);

@@ -48,7 +48,11 @@ class KernelBench(unittest.TestCase):
         self.assertEqual(work, {("rms_norm", "bf16"): 4 * 64 * 1024 + 4 * 64,
                                 ("rms_norm", "f32"): 8 * 64 * 1024 + 4 * 64,
                                 ("rms_norm_backward", "bf16"): 6 * 64 * 1024 + 4 * 64,
-                                ("rms_norm_backward", "f32"): 12 * 64 * 1024 + 4 * 64})
+                                ("rms_norm_backward", "f32"): 12 * 64 * 1024 + 4 * 64,
+                                ("add_rms_norm", "bf16"): 8 * 64 * 1024 + 4 * 64,
+                                ("add_rms_norm", "f32"): 16 * 64 * 1024 + 4 * 64,
+                                ("add_rms_norm_backward", "bf16"): 8 * 64 * 1024 + 4 * 64,
+                                ("add_rms_norm_backward", "f32"): 16 * 64 * 1024 + 4 * 64})
 
     def test_a_file_that_cannot_be_written(self):
         done = run("--device", "cpu", "--tokens", "64", "--repetitions", "1", "--least-ms", "0.1", "--only", "sum_squares",

@@ -23,6 +23,19 @@ void check(DType dtype, std::int64_t rows, std::int64_t dim) {
   Both dx = unwritten({rows, dim}, dtype), dw = unwritten({dim}, DType::f32);
   compare({{"dx", &dx, tolerance(dtype, dim)}, {"dw", &dw, rounding(rows) * std::sqrt(double(rows) + 1)}},
           [&](const Kernels& k, auto on) { k.rms_norm_backward(on(dx), on(dw), on(dy), on(x), on(w), on(rstd)); });
+
+  const Both b = random_both({rows, dim}, dtype, 4);
+  Both sum = unwritten({rows, dim}, dtype);  // one rounding of the exact sum: the same bits
+  compare({{"normed sum", &y, tolerance(dtype, dim)}, {"sum", &sum, 0}, {"its rstd", &rstd, rounding(dim)}},
+          [&](const Kernels& k, auto on) { k.add_rms_norm(on(y), on(sum), on(rstd), on(x), on(b), on(w), kEps); });
+  // dsum is the sum of two numbers that differ by the tolerance of dx, rounded once more.
+  rstd.gpu = to_device(rstd.cpu, kGpu);
+  const Both none;
+  for (const Both* dskip : {&b, &none})
+    compare({{"dsum", &dx, 2 * tolerance(dtype, dim)}, {"dw", &dw, rounding(rows) * std::sqrt(double(rows) + 1)}},
+            [&](const Kernels& k, auto on) {
+              k.add_rms_norm_backward(on(dx), on(dw), on(dy), on(*dskip), on(sum), on(w), on(rstd));
+            });
 }
 
 TEST(CudaRmsNorm, FewRows) {
@@ -65,6 +78,14 @@ TEST(CudaRmsNorm, RowsThatStartBetweenSixteenBytes) {
             k.rms_norm(y_rows, rstd_rows, on(x).rows(1, 9), on(w), kEps);
             k.rms_norm_backward(dx_rows, on(dw), on(dy).rows(1, 9), on(x).rows(1, 9), on(w), rstd_rows);
           });
+  // Only the sum, then only dskip, lies between.
+  Both sum = unwritten({9, dim}, DType::bf16);
+  compare({{"sum", &sum, 0}, {"dsum", &dx, 2 * close}}, [&](const Kernels& k, auto on) {
+    Tensor sum_rows = on(sum).rows(1, 9), y_rows = on(y).rows(0, 8), dx_rows = on(dx).rows(0, 8),
+           rstd_rows = on(rstd).rows(0, 8);
+    k.add_rms_norm(y_rows, sum_rows, rstd_rows, on(x).rows(0, 8), on(dy).rows(0, 8), on(w), kEps);
+    k.add_rms_norm_backward(dx_rows, on(dw), on(dy).rows(0, 8), on(x).rows(1, 9), on(x).rows(0, 8), on(w), rstd_rows);
+  });
 }
 
 TEST(CudaRmsNorm, ZerosAndLargeValues) {

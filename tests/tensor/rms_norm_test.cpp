@@ -70,6 +70,34 @@ TEST_P(RmsNorm, MatchesTheDefinition) {
       dw, [&](auto d) { return definition.dw(dy, d); }, rounding(DType::f32, 64), 1);
 }
 
+// Add, norm, norm's gradient and its sum with dskip, one row of the table after the other, give the same bits.
+TEST_P(RmsNorm, AddedOnTheWayGivesTheBitsOfTheRowsApart) {
+  const auto [rows, dim, dtype] = GetParam();
+  const Tensor a = random_rows({rows, dim}, dtype, 1, 2), b = random_rows({rows, dim}, dtype, 2), w = random({dim}, 3);
+  const Tensor dy = random_rows({rows, dim}, dtype, 4), dskip = random_rows({rows, dim}, dtype, 5);
+  Tensor x = empty_like(a), y = empty_like(a), rstd = poisoned({rows}, DType::f32);
+  k.copy(x, a);
+  k.add(x, b);
+  k.rms_norm(y, rstd, x, w, kEps);
+  Tensor fused_x = poisoned({rows, dim}, dtype), fused_y = poisoned({rows, dim}, dtype),
+         fused_rstd = poisoned({rows}, DType::f32);
+  k.add_rms_norm(fused_y, fused_x, fused_rstd, a, b, w, kEps);
+  test::expect_same_bits(fused_x, x);
+  test::expect_same_bits(fused_y, y);
+  test::expect_same_bits(fused_rstd, rstd);
+
+  Tensor dx = poisoned({rows, dim}, dtype), dw = poisoned({dim}, DType::f32);
+  Tensor fused_dx = poisoned({rows, dim}, dtype), fused_dw = poisoned({dim}, DType::f32);
+  k.rms_norm_backward(dx, dw, dy, x, w, rstd);
+  k.add_rms_norm_backward(fused_dx, fused_dw, dy, {}, x, w, rstd);
+  test::expect_same_bits(fused_dx, dx);
+  test::expect_same_bits(fused_dw, dw);
+  k.add(dx, dskip);
+  k.add_rms_norm_backward(fused_dx, fused_dw, dy, dskip, x, w, rstd);
+  test::expect_same_bits(fused_dx, dx);
+  test::expect_same_bits(fused_dw, dw);
+}
+
 TEST(RmsNormKernel, DoesNotOverflowOrDivideByZero) {
   const Tensor x = test::floats({2, 2}, {0, 0, 1e18f, -1e18f}), w = test::floats({2}, {1, 1});
   Tensor y = poisoned({2, 2}, DType::f32), rstd = poisoned({2}, DType::f32);
@@ -84,7 +112,10 @@ TEST(RmsNormKernel, SameBitsOnAnyNumberOfThreads) {
     Tensor y = empty_like(x), rstd = poisoned({333}, DType::f32), dx = empty_like(x), dw = empty_like(w);
     k.rms_norm(y, rstd, x, w, kEps);
     k.rms_norm_backward(dx, dw, dy, x, w, rstd);
-    return std::vector{y, rstd, dx, dw};
+    Tensor normed = empty_like(x), sum = empty_like(x), dsum = empty_like(x), dw_sum = empty_like(w);
+    k.add_rms_norm(normed, sum, rstd, x, y, w, kEps);
+    k.add_rms_norm_backward(dsum, dw_sum, dy, x, sum, w, rstd);
+    return std::vector{y, rstd, dx, dw, normed, sum, dsum, dw_sum};
   });
 }
 

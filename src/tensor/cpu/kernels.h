@@ -31,6 +31,10 @@ void grouped_matmul_dw(Tensor& dw_EOI, const Tensor& dy_RO, const Tensor& x_RI, 
 void rms_norm(Tensor& y_RD, Tensor& rstd_R, const Tensor& x_RD, const Tensor& w_D, float eps);
 void rms_norm_backward(Tensor& dx_RD, Tensor& dw_D, const Tensor& dy_RD, const Tensor& x_RD, const Tensor& w_D,
                        const Tensor& rstd_R);
+void add_rms_norm(Tensor& y_RD, Tensor& sum_RD, Tensor& rstd_R, const Tensor& a_RD, const Tensor& b_RD,
+                  const Tensor& w_D, float eps);
+void add_rms_norm_backward(Tensor& dsum_RD, Tensor& dw_D, const Tensor& dy_RD, const Tensor& dskip_RD,
+                           const Tensor& sum_RD, const Tensor& w_D, const Tensor& rstd_R);
 
 // rope.cpp
 void qk_norm_rope(Tensor& y, Tensor& rstd, const Tensor& x, const Tensor& wq, const Tensor& wk, float eps,

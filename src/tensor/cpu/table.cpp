@@ -20,6 +20,8 @@ const Kernels& table() {
       .grouped_matmul_dw = grouped_matmul_dw,
       .rms_norm = rms_norm,
       .rms_norm_backward = rms_norm_backward,
+      .add_rms_norm = add_rms_norm,
+      .add_rms_norm_backward = add_rms_norm_backward,
       .qk_norm_rope = qk_norm_rope,
       .qk_norm_rope_backward = qk_norm_rope_backward,
       .attention = attention,
