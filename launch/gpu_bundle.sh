@@ -30,14 +30,32 @@ done
 
 # libc's own parts and CUDA's come from the machine that it runs on.
 theirs='^(linux-vdso|ld-linux|libc|libm|libdl|librt|libpthread|libresolv|libutil|libanl|libcu(da|dart|blas|blasLt)|libnccl)[.-]'
+package_of() {  # of a file, which dpkg may know by its name from before /lib was a link to /usr/lib
+  local path
+  path=$(readlink -f "$1")
+  { dpkg-query -S "$path" || dpkg-query -S "${path#/usr}"; } 2>/dev/null | head -n 1 | cut -d: -f1
+}
 ldd $bundle/bin/* | awk '$2 == "=>" && $3 ~ /^\// { print $1, $3 }' | sort -u | while read -r name path; do
   [[ $name =~ $theirs ]] && continue
   cp -L "$path" $bundle/lib/"$name"
-  package=$(dpkg-query -S "$(readlink -f "$path")" 2>/dev/null | head -n 1 | cut -d: -f1) || continue
-  [ -n "$package" ] && cp "/usr/share/doc/$package/copyright" "$bundle/licenses/$package.txt"
+  package=$(package_of "$path") || { echo "gpu_bundle.sh: no package has $path: no licence goes with it" >&2; continue; }
+  cp "/usr/share/doc/$package/copyright" "$bundle/licenses/$package.txt"
 done
-if ldd $bundle/bin/* | grep 'not found'; then
-  echo "gpu_bundle.sh: the libraries above are missing here" >&2
+
+# A library with a DT_RUNPATH, as Open MPI's have, does not look where the program's DT_RPATH says.
+cat >$build/rpath.cmake <<END
+file(GLOB programs "$PWD/$bundle/bin/*")
+file(GLOB libraries "$PWD/$bundle/lib/*")
+foreach(file \${programs})
+  file(RPATH_SET FILE \${file} NEW_RPATH "\$ORIGIN/../lib")
+endforeach()
+foreach(file \${libraries})
+  file(RPATH_REMOVE FILE \${file})
+endforeach()
+END
+cmake -P $build/rpath.cmake >/dev/null
+if ldd $bundle/bin/* | awk '$2 == "=>" { print $1, $2, $3 }' | grep -vE "$theirs" | grep -vF "=> $PWD/$bundle/"; then
+  echo "gpu_bundle.sh: the libraries above are not in the bundle" >&2
   exit 1
 fi
 
@@ -51,7 +69,8 @@ cp launch/gpu_check.sh launch/gpu_report.py $bundle/launch/
 printf '{"program": "%s", "cuda": "%s", "packed": "%s"}\n' "$($build/switchyard --version)" $cuda "$(date -u +%F)" \
   >$bundle/bundle.json
 
-tar -C $build -c switchyard-gpu | xz -T0 >$build/switchyard-gpu.tar.xz
+tar -C $build -c switchyard-gpu | xz -T0 >$build/switchyard-gpu.tar.xz.new
+mv $build/switchyard-gpu.tar.xz.new $build/switchyard-gpu.tar.xz
 size=$(stat -c %s $build/switchyard-gpu.tar.xz)
 echo "$build/switchyard-gpu.tar.xz: $((size / 1000000)) MB, unpacked $(du -sm $bundle | cut -f1) MiB"
 [ "$size" -lt 60000000 ] || { echo "gpu_bundle.sh: that is more than the 60 MB that a bundle may have" >&2; exit 1; }

@@ -34,7 +34,8 @@ done
 PATH=$PATH:/usr/local/cuda/bin:/usr/local/nvidia/bin
 gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader --id=0 2>/dev/null | head -n 1) || gpu=''
 [ -n "$gpu" ] || stop "no NVIDIA GPU here: nvidia-smi finds none. The same kernels are tested without one by launch/test.sh."
-command -v python3 >/dev/null || stop "python3 is missing; the report is written with it"
+python3 -c 'import argparse, datetime, json, pathlib, platform' 2>/dev/null ||
+  stop "python3 with its standard library is missing (Debian's python3-minimal is not enough); the report is written with it"
 
 home=${bundle:-$root}
 out=${out:-$([ -n "$bundle" ] && echo "$bundle/results" || echo "$root/build/gpu")}
@@ -116,7 +117,7 @@ parity() {
 kernels() { "$bin/kernel_bench" --device cuda --out "$out/kernels.json"; }
 
 model() {
-  "$bin/switchyard" bench benchmarks/g1.yaml --json >"$out/model.json.new" || return
+  "$bin/switchyard" bench benchmarks/g1.yaml --json >"$out/model.json.new" || { rm "$out/model.json.new"; return 1; }
   mv "$out/model.json.new" "$out/model.json"
   python3 -c 'import json, sys
 m = json.load(open(sys.argv[1]))
@@ -129,8 +130,10 @@ pytorch() {
 }
 
 failed=''
+declare -A result_of=([train]=losses [kernels]=kernels [model]=model [pytorch]=speed)
 for name in $stages; do
   printf '\n\033[1m%s\033[0m\n' "$name"
+  rm -f "$out/${result_of[$name]:-none}.json"  # an earlier run's: the page must not show it for this one's
   SECONDS=0
   "$name" 2>&1 | tee "$out/$name.log"
   case ${PIPESTATUS[0]} in
@@ -139,10 +142,12 @@ for name in $stages; do
     124) result=failed failed="$failed $name"; echo "stopped after $SECONDS s" | tee -a "$out/$name.log" ;;
     *) result=failed failed="$failed $name" ;;
   esac
-  python3 - "$name" "$result" "$SECONDS" "$out/$name.log" >>"$out/stages.jsonl" <<'END'
-import json, sys
-name, result, seconds, log = sys.argv[1:]
-last = ([line.strip() for line in open(log, errors="replace") if line.strip()] or [""])[-1]
+  python3 - "$name" "$result" "$SECONDS" "$out/$name.log" "$home/" >>"$out/stages.jsonl" <<'END'
+import json, re, sys
+name, result, seconds, log, home = sys.argv[1:]
+lines = [line.strip().replace(home, "") for line in open(log, errors="replace") if line.strip()]
+wrong = [line for line in lines if result == "failed" and re.search("error|fail|stopped after", line, re.I)]
+last = (wrong or lines or [""])[-1]
 note = last[:160] if result != "passed" or name in ("tests", "memcheck", "racecheck", "parity") else ""
 print(json.dumps({"stage": name, "status": result, "seconds": int(seconds), "note": note.replace("|", "/")}))
 END

@@ -23,6 +23,7 @@ DATASHEET = (
 )
 MEMORY_GOAL, ATTENTION_GOAL, MFU_GOAL = 0.80, 0.45, 0.40
 ATTENTION_SHAPE = "S 4096, d 128"  # that its goal names
+STAGES = "tests memcheck racecheck train parity kernels model pytorch".split()  # of gpu_check.sh
 
 # Largest relative difference of a loss from the CPU's. The first step knows no update yet: only the order of sums differs,
 # 1e-7 in fp32, and now and then a token whose second and third expert are nearer than that, 2e-6 of the mean over 4096.
@@ -46,7 +47,11 @@ class ReportError(Exception):
 
 def load(results, name):
     path = results / name
-    return json.loads(path.read_text()) if path.is_file() else None
+    try:
+        return json.loads(path.read_text()) if path.is_file() else None
+    except ValueError as error:  # cut off: as if it were not there
+        print(f"gpu_report.py: {path}: {error}", file=sys.stderr)
+        return None
 
 
 # ---------------------------------------------------------------------------------------------------- losses
@@ -137,7 +142,10 @@ def machine_part(run):
 
 
 def stages_part(stages):
-    rows = [[s["stage"], s["status"], f"{s['seconds']} s", s.get("note", "")] for s in stages.values()]
+    rows = []
+    for name in STAGES:
+        s = stages.get(name)
+        rows.append([name, s["status"], f"{s['seconds']} s", s.get("note", "")] if s else [name, "not run", "", ""])
     return "## Stages\n\n" + table(["stage", "result", ">time", "remark"], rows)
 
 

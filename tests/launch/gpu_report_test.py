@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """launch/gpu_report.py on results made here, and launch/gpu_check.sh with stand-ins for the GPU and the programs."""
 
+import contextlib
 import importlib.util
+import io
 import json
 import os
 import pathlib
@@ -94,6 +96,7 @@ class Page(unittest.TestCase):
         self.assertNotIn("measured yet", page)
         self.assertIn("| tests | passed | 5 s | [  PASSED  ] 7 tests. |", page)
         self.assertNotIn("old", page)
+        self.assertIn("| racecheck | not run |  |  |", page)
         self.assertIn("| `rms_norm` | bf16 | R 8 D 4 | 4 R D | 400 us | 5.0 % | 2500 GB/s | 90.0 % |", page)
         self.assertIn("| `clip_factor` | f32 | R 8 D 4 | 4 R D | 400 us | 5.0 % |  |  |", page)
         self.assertIn("400.0 TFLOP/s | 50.0 % |", page)
@@ -112,6 +115,13 @@ class Page(unittest.TestCase):
     def test_a_gpu_that_is_not_known_leaves_its_goal_open(self):
         self.write(run=RUN | {"gpu": "NVIDIA X999"}, model=model())
         self.assertEqual(self.states()[2], "open")
+
+    def test_a_result_that_was_cut_off_is_none(self):
+        self.write(run=RUN, kernels=kernels())
+        (self.results / "model.json").write_text('{"version": "0.1')
+        with contextlib.redirect_stderr(io.StringIO()) as told:
+            self.assertEqual(self.states(), ["met", "met", "open", "open"])
+        self.assertIn("model.json", told.getvalue())
 
     def test_data_sheets(self):
         for name, teraflops in (("NVIDIA H100 80GB HBM3", 989), ("NVIDIA H100 PCIe", 756), ("NVIDIA H200", 989),
@@ -254,6 +264,29 @@ class Check(unittest.TestCase):
         page = (self.bundle / "results/gpu.md").read_text()
         self.assertIn("`rms_norm`", page)
         self.assertIn("41.2 %", page)
+
+    def test_a_stage_that_fails_leaves_no_earlier_result(self):
+        self.assertEqual(self.check("--stages", "kernels model").returncode, 0)
+        self.assertEqual(self.check("--stages", "model", STUB_MODEL="nonsense").returncode, 1)
+        page = (self.bundle / "results/gpu.md").read_text()
+        self.assertIn("| model | failed |", page)
+        self.assertIn("`rms_norm`", page)
+        self.assertNotIn("## A model end to end", page)
+
+    def test_the_remark_is_the_error_and_names_no_folder_of_the_machine(self):
+        (self.bundle / "bin/kernel_bench").write_text(f"#!/bin/sh\necho error: {self.bundle}/x is wrong >&2\necho more\n"
+                                                      "exit 1\n")
+        self.assertEqual(self.check("--stages", "kernels").returncode, 1)
+        page = (self.bundle / "results/gpu.md").read_text()
+        self.assertRegex(page, r"\| kernels \| failed \| \d+ s \| error: x is wrong \|")
+
+    def test_a_python_without_its_library(self):
+        (self.tools / "python3").unlink()
+        (self.tools / "python3").write_text("#!/bin/sh\nexit 1\n")
+        (self.tools / "python3").chmod(0o755)
+        done = self.check()
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("python3 with its standard library is missing", done.stderr)
 
     def test_no_gpu(self):
         (self.tools / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
