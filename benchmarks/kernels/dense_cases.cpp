@@ -248,6 +248,24 @@ void add_losses(Recipes& recipes, Scale s) {
                                      k.cross_entropy(loss, none, logits, target, 0.001f);
                                    }};
                      }});
+  recipes.push_back({"cross_entropy_part", "", [=] {
+                       return Case{shape, Bound::memory, 4 * elements + 20 * rows, "4 R V + 20 R",
+                                   [&k = s.k(), part = Tensor::empty({r, 4}, kF32, s.device),
+                                    logits = random({r, v}, kF32, s.device, -4, 4),
+                                    target = indices(random_words(r, v), {r}, s.device)]() mutable {
+                                     k.cross_entropy_part(part, logits, target);
+                                   }};
+                     }});
+  recipes.push_back({"cross_entropy_whole", "2 ranks, bf16 gradient", [=] {
+                       return Case{shape, Bound::memory, 6 * elements + 40 * rows, "6 R V + 40 R",
+                                   [&k = s.k(), loss = Tensor::empty({r}, kF32, s.device),
+                                    dlogits = Tensor::empty({r, v}, kBf16, s.device),
+                                    logits = random({r, v}, kF32, s.device, -4, 4),
+                                    target = indices(random_words(r, v), {r}, s.device),
+                                    parts = random({2, r, 4}, kF32, s.device, 1, 4)]() mutable {
+                                     k.cross_entropy_whole(loss, dlogits, logits, target, parts, 0.001f);
+                                   }};
+                     }});
   recipes.push_back({"sum", "f32", [=] {
                        return Case{text("n ", n), Bound::memory, 4 * static_cast<double>(n), "4 n",
                                    [&k = s.k(), y = Tensor::empty({1}, kF32, s.device),

@@ -207,11 +207,20 @@ void add_placement(Recipes& recipes, Scale s) {
         Kind{"capacity 1.25, padded", {.experts = e, .group = group, .capacity = capacity, .padded = true}}})
     recipes.push_back({"place", kind.what, [=] {
                          const std::int64_t n = kind.placement.rows(t, k_each);
-                         return Case{
-                             text(shape, " N ", n), Bound::memory, 8 * tk + 4 * static_cast<double>(n), "8 T K + 4 N",
-                             [=, &k = s.k(), slot = empty({t, k_each}), token = empty({n}), count = empty({e}),
-                              expert = chosen()]() mutable { k.place(slot, token, count, expert, kind.placement); }};
+                         const Tensor expert = chosen();
+                         Tensor slot = empty({t, k_each});
+                         if (kind.placement.capacity > 0) s.k().admit(slot, expert, kind.placement);
+                         return Case{text(shape, " N ", n), Bound::memory, 8 * tk + 4 * static_cast<double>(n),
+                                     "8 T K + 4 N", [=, &k = s.k(), token = empty({n}), count = empty({e})]() mutable {
+                                       k.place(slot, token, count, expert, kind.placement);
+                                     }};
                        }});
+  recipes.push_back({"admit", "capacity 1.25", [=] {
+                       return Case{shape, Bound::memory, 8 * tk, "8 T K",
+                                   [=, &k = s.k(), slot = empty({t, k_each}), expert = chosen()]() mutable {
+                                     k.admit(slot, expert, {.experts = e, .group = group, .capacity = capacity});
+                                   }};
+                     }});
 }
 
 }  // namespace switchyard::bench

@@ -26,7 +26,7 @@ int generate(Options options, ProcessGroup& world) {
 
   const bool speaks = world.rank() == 0;
   if (speaks) fmt::print("{}", options.prompt);
-  sample(*r.model, prompt, options.sample, r.device, [&](std::int32_t token) {
+  sample(*r.model, prompt, options.sample, [&](std::int32_t token) {
     if (!speaks) return;
     fmt::print("{}", tokenizer->decode(std::span(&token, 1)));
     std::fflush(stdout);

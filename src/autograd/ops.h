@@ -49,6 +49,8 @@ HeadLoss head_loss(const Variable& x_TD, const Variable& w_VD, Tensor target_T, 
 
 // rows.cpp: y[n] = x[token[n]] (zeros for -1), whose transpose sums the slots of each token; slot (T, K), token (N)
 Variable dispatch_rows(const Variable& x_TD, Tensor token_N, Tensor slot_TK);
+// that transpose: y[t] = sum_k x[slot[t, k]]
+Variable sum_slots(const Variable& x_ND, Tensor token_N, Tensor slot_TK);
 // y[t] = sum_k weight[t, k] x[slot[t, k]]; each row of x has exactly one slot
 Variable combine_rows(const Variable& x_ND, const Variable& weight_TK, Tensor slot_TK);
 // y[i] = x[index[i]] for a permutation and its inverse

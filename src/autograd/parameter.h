@@ -8,20 +8,32 @@
 
 namespace switchyard {
 
-// Which ranks hold the same slice of a parameter, and so sum its gradient.
-enum class Replicas { data, expert_data };
+// Which ranks hold the same slice of a parameter, and so sum its gradient: of what tensor parallelism cuts, those that
+// read different samples; of what it leaves whole, all that see different tokens; those with copies of the same
+// experts.
+enum class Replicas { data, tokens, expert_data };
 enum class Decay : bool { no, yes };
 
-// Where a rank's slice lies in the logical tensor: the first index on each axis. The slice's extent is its own shape.
+// The first index on each axis.
 using Origin = std::array<std::int64_t, Shape::kMaxRank>;
+
+// A block of a tensor's index space: `shape` elements from `origin` on along each axis.
+struct Box {
+  Origin origin{};
+  Shape shape;
+
+  bool operator==(const Box&) const = default;
+};
+// The indices [begin, end) of one axis of `whole`, and all of the others.
+Box cut(const Box& whole, int axis, std::int64_t begin, std::int64_t end);
 
 // One learnt tensor: a name that is the same on every layout, and this rank's slice of it.
 struct Parameter {
   std::string name;   // "model.layers.1.mlp.experts.gate_up_proj"
   Variable variable;  // f32 master and f32 gradient of the slice
   Shape global_shape;
-  Origin origin{};
-  Replicas replicas = Replicas::data;
+  std::vector<Box> boxes{};  // of the logical tensor that the slice holds, one after the other in its memory
+  Replicas replicas = Replicas::tokens;
   Decay decay = Decay::yes;
 };
 

@@ -29,6 +29,24 @@ Variable dispatch_rows(const Variable& x_TD, Tensor token_N, Tensor slot_TK) {
   });
 }
 
+// y[t] = sum_k x[slot[t, k]]        dx[n] = dy[token[n]]
+Variable sum_slots(const Variable& x_ND, Tensor token_N, Tensor slot_TK) {
+  check_index("sum_slots", token_N, 1);
+  check_index("sum_slots", slot_TK, 2);
+  SY_CHECK(x_ND.shape().rank() == 2 && token_N.dim(0) == x_ND.shape()[0], "sum_slots: x ", x_ND.shape(),
+           " does not fit tokens ", token_N.shape());
+  const Kernels& k = kernels(x_ND.device());
+
+  Tensor y_TD = Tensor::empty({slot_TK.dim(0), x_ND.shape()[1]}, x_ND.dtype(), x_ND.device());
+  k.combine_rows(y_TD, x_ND.value(), slot_TK, Tensor{});
+
+  return record("sum_slots", y_TD, {x_ND}, [&k, shape = x_ND.shape(), token_N](const Tensor& dy_TD) -> Grads {
+    Tensor dx_ND = Tensor::empty(shape, dy_TD.dtype(), dy_TD.device());
+    k.gather_rows(dx_ND, dy_TD, token_N);
+    return {dx_ND};
+  });
+}
+
 // y[t] = sum_k weight[t, k] x[slot[t, k]]        dx[slot[t, k]] = weight[t, k] dy[t]
 //                                                dweight[t, k] = x[slot[t, k]] . dy[t]
 Variable combine_rows(const Variable& x_ND, const Variable& weight_TK, Tensor slot_TK) {

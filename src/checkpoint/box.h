@@ -8,12 +8,6 @@
 
 namespace switchyard {
 
-// A block of a tensor's index space: `shape` elements from `origin` on along each axis.
-struct Box {
-  Origin origin{};
-  Shape shape;
-};
-
 // What both hold; nothing when they do not touch.
 std::optional<Box> intersect(const Box& a, const Box& b);
 

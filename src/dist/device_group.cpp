@@ -43,6 +43,11 @@ void DeviceGroup::do_all_gather(Tensor& out, const Tensor& in) {
   size() > 1 ? device_all_gather(out, in) : kernels(device_).copy(out, in);
 }
 
+void DeviceGroup::do_reduce_scatter(Tensor& out, const Tensor& in) {
+  if (is_for_host(in)) return host_->reduce_scatter(out, in);
+  size() > 1 ? device_reduce_scatter(out, in) : kernels(device_).copy(out, in);
+}
+
 void DeviceGroup::do_all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in, std::span<const int> send) {
   if (is_for_host(in)) return host_->all_to_all(out, recv, in, send);
   if (size() > 1) return device_all_to_all(out, recv, in, send);

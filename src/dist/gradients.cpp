@@ -32,14 +32,16 @@ GradientBuckets::~GradientBuckets() { disarm(); }
 
 // Each kind of replicas has one bucket open; a bucket takes its place in the order when it is closed.
 void GradientBuckets::fill(std::int64_t bucket_bytes, Mesh& mesh) {
-  Bucket open[] = {{.group = mesh.data.get(), .parameters = {}}, {.group = mesh.expert_data.get(), .parameters = {}}};
+  Bucket open[] = {{.group = mesh.data.get(), .parameters = {}},
+                   {.group = mesh.tokens.get(), .parameters = {}},
+                   {.group = mesh.expert_data.get(), .parameters = {}}};
   const auto close = [&](Bucket& bucket) {
     if (bucket.parameters.empty()) return;
     for (std::size_t p : bucket.parameters) bucket_of_[p] = buckets_.size();
     buckets_.push_back(std::exchange(bucket, {.group = bucket.group, .parameters = {}}));
   };
   for (std::size_t p = parameters_.size(); p-- > 0;) {
-    Bucket& bucket = open[parameters_[p].replicas == Replicas::data ? 0 : 1];
+    Bucket& bucket = open[static_cast<int>(parameters_[p].replicas)];
     const std::int64_t elements = parameters_[p].variable.value().numel();
     // A group of one has its sums already: no bucket pays there.
     const std::int64_t most = bucket.group->size() > 1 ? bucket_bytes / 4 : 0;

@@ -7,9 +7,10 @@
 
 namespace switchyard {
 
-// Sums the gradients of replicated parameters over the ranks that hold them: dense ones over the data group, experts
-// over the expert-data group. Sums, never averages: the loss is already divided by the tokens of the global batch. A
-// parameter without a gradient on this rank counts as zeros, as its peers wait for it.
+// Sums the gradients of replicated parameters over the ranks that hold them (Replicas): over the data group what tensor
+// parallelism cuts, over the tokens group what it leaves whole, experts over the expert-data group. Sums, never
+// averages: the loss is already divided by the tokens of the global batch. A parameter without a gradient on this rank
+// counts as zeros, as its peers wait for it.
 //
 // Gradients travel in buckets of at most `bucket_bytes` (a larger one alone), filled in the reverse order of the
 // parameters, in which backward completes them; the sum of an element does not depend on its bucket. A bucket leaves as

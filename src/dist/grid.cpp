@@ -11,8 +11,10 @@ namespace switchyard {
 std::ostream& operator<<(std::ostream& out, Axis axis) {
   switch (axis) {
     case Axis::dp: return out << "dp";
+    case Axis::tp: return out << "tp";
     case Axis::edp: return out << "edp";
     case Axis::ep: return out << "ep";
+    case Axis::etp: return out << "etp";
   }
   return out;
 }
@@ -73,23 +75,47 @@ std::string nearest_divisors(int n, int wanted) {
   return out + (divisors.size() == 1 ? " does" : " do");
 }
 
+// "1 rank", "4 ranks".
+std::string ranks(int n) { return text(n, n == 1 ? " rank" : " ranks"); }
+
 // The configuration with every number filled in, or the reason why this world cannot have it.
 ParallelConfig resolve(ParallelConfig config, int world_size) {
-  if (config.data == 0) config.data = world_size;
-  SY_REQUIRE(config.data == world_size, Fault::usage, "parallel.data = ", config.data, " does not fit ", world_size,
-             world_size == 1 ? " rank; " : " ranks; ", world_size, " does, or 0 for all of them");
-  SY_REQUIRE(config.expert >= 1 && config.data % config.expert == 0, Fault::usage, "parallel.expert = ", config.expert,
-             " does not divide parallel.data = ", config.data, "; ", nearest_divisors(config.data, config.expert));
+  const auto fits = [](const char* key, int value, const std::string& of, int whole) {
+    SY_REQUIRE(value >= 1 && whole % value == 0, Fault::usage, "parallel.", key, " = ", value, " does not divide ", of,
+               "; ", nearest_divisors(whole, value));
+  };
+  fits("tensor", config.tensor, text("the run's ", ranks(world_size)), world_size);
+  const int data = world_size / config.tensor;
+  if (config.data == 0) config.data = data;
+  SY_REQUIRE(config.data == data, Fault::usage, "parallel.data = ", config.data,
+             config.tensor > 1 ? text(" with parallel.tensor = ", config.tensor) : "", " does not fit ",
+             ranks(world_size), "; ", data, " does, or 0 for all of them");
+  fits("expert_tensor", config.expert_tensor, text("data x tensor = ", world_size), world_size);
+  const int places = world_size / config.expert_tensor;
+  fits("expert", config.expert,
+       config.expert_tensor > 1 ? text("data x tensor / expert_tensor = ", places)
+                                : text("data x tensor = ", world_size),
+       places);
   return config;
 }
 
 Grid expert_view(const ParallelConfig& resolved) {
-  return Grid({{Axis::edp, resolved.data / resolved.expert}, {Axis::ep, resolved.expert}});
+  const int ranks = resolved.data * resolved.tensor, copies = ranks / (resolved.expert * resolved.expert_tensor);
+  return Grid({{Axis::edp, copies}, {Axis::ep, resolved.expert}, {Axis::etp, resolved.expert_tensor}});
+}
+
+Grid dense_view(const ParallelConfig& resolved) {
+  return Grid({{Axis::dp, resolved.data}, {Axis::tp, resolved.tensor}});
 }
 
 }  // namespace
 
 Layout::Layout(const ParallelConfig& config, int world_size)
-    : dense({{Axis::dp, world_size}}), expert(expert_view(resolve(config, world_size))) {}
+    : dense(dense_view(resolve(config, world_size))), expert(expert_view(resolve(config, world_size))) {}
+
+std::string describe(const Layout& layout) {
+  return text("data ", layout.dense.extent(Axis::dp), ", tensor ", layout.dense.extent(Axis::tp), ", expert ",
+              layout.expert.extent(Axis::ep), ", expert_tensor ", layout.expert.extent(Axis::etp));
+}
 
 }  // namespace switchyard

@@ -2,11 +2,13 @@
 
 #include <initializer_list>
 #include <ostream>
+#include <string>
 #include <vector>
 
 namespace switchyard {
 
-enum class Axis { dp, edp, ep };
+// Data and tensor; expert data, expert and expert tensor.
+enum class Axis { dp, tp, edp, ep, etp };
 
 std::ostream& operator<<(std::ostream& out, Axis axis);
 
@@ -31,24 +33,35 @@ class Grid {
   std::vector<Extent> extents_;
 };
 
-// How ranks share the work. `data` ranks make the world; the experts of a layer are spread over `expert` neighbouring
-// ones, and every further `expert` ranks hold copies of the same experts.
+// How ranks share the work. data x tensor ranks make the world. Dense layers are cut over `tensor` neighbouring ranks,
+// which read the same samples. The experts of a layer are spread over `expert` times `expert_tensor` neighbouring
+// ranks, each cut over `expert_tensor` of them; further ranks hold copies of the same experts.
 struct ParallelConfig {
-  int data = 0;  // 0: all ranks there are
+  int data = 0;  // 0: as many as there are ranks for
+  int tensor = 1;
   int expert = 1;
+  int expert_tensor = 1;
 
   template <class V>
   void describe(V& v) {
-    v.field("data", data, "ranks that read different samples; 0 means all of them").between(0, 1 << 24);
-    v.field("expert", expert, "ranks that the experts of a layer are spread over; divides data").between(1, 1 << 24);
+    v.field("data", data, "ranks that read different samples; 0 means all ranks / tensor").between(0, 1 << 24);
+    v.field("tensor", tensor, "ranks that each dense layer is cut over (Megatron, with sequence parallelism)")
+        .between(1, 1 << 24);
+    v.field("expert", expert, "ranks that the experts of a layer are spread over; divides data x tensor")
+        .between(1, 1 << 24);
+    v.field("expert_tensor", expert_tensor,
+            "ranks that each expert is cut over; expert x expert_tensor divides data x tensor")
+        .between(1, 1 << 24);
   }
 };
 
-// Two views of the same ranks: dense layers see (dp), experts see (edp, ep). Refuses a world that does not fit with
-// Error (Fault::usage) and says which would.
+// Two views of the same ranks: dense layers see (dp, tp), experts see (edp, ep, etp). Refuses a world that does not fit
+// with Error (Fault::usage) and says which would.
 struct Layout {
   Grid dense, expert;
   Layout(const ParallelConfig& config, int world_size);
 };
+// "data 4, tensor 1, expert 2, expert_tensor 1", as the configuration names them.
+std::string describe(const Layout& layout);
 
 }  // namespace switchyard

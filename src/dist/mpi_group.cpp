@@ -59,10 +59,11 @@ class Session {
   bool deserted_ = false;
 };
 
-// A datatype of exactly `bytes` bytes, as MPI counts elements with int.
+// A datatype of exactly `bytes` bytes, as MPI counts elements with int; the next one lies `stride` bytes further.
 class Block {
  public:
-  explicit Block(std::int64_t bytes) {
+  explicit Block(std::int64_t bytes) : Block(bytes, bytes) {}
+  Block(std::int64_t bytes, std::int64_t stride) {
     constexpr int kPiece = 1 << 30;
     MPI_Datatype piece = MPI_DATATYPE_NULL;
     require(MPI_Type_contiguous(kPiece, MPI_BYTE, &piece), "MPI_Type_contiguous");
@@ -70,8 +71,11 @@ class Block {
     const int lengths[] = {static_cast<int>(pieces), static_cast<int>(bytes % kPiece)};
     const MPI_Aint places[] = {0, pieces * kPiece};
     const MPI_Datatype types[] = {piece, MPI_BYTE};
-    require(MPI_Type_create_struct(2, lengths, places, types, &type_), "MPI_Type_create_struct");
+    MPI_Datatype packed = MPI_DATATYPE_NULL;
+    require(MPI_Type_create_struct(2, lengths, places, types, &packed), "MPI_Type_create_struct");
+    require(MPI_Type_create_resized(packed, 0, stride, &type_), "MPI_Type_create_resized");
     require(MPI_Type_commit(&type_), "MPI_Type_commit");
+    require(MPI_Type_free(&packed), "MPI_Type_free");
     require(MPI_Type_free(&piece), "MPI_Type_free");
   }
   ~Block() { MPI_Type_free(&type_); }
@@ -124,10 +128,11 @@ class MpiGroup final : public ProcessGroup {
   }
 
  private:
+  static constexpr std::int64_t kPieceBytes = 4 << 20;
+
   // Every rank reduces a share of the tensor, in rank order, and then all gather the shares. In pieces, so that the
   // scratch for the others' parts stays small.
   void do_all_reduce(Tensor& x, Reduce op) override {
-    constexpr std::int64_t kPieceBytes = 4 << 20;
     const auto width = static_cast<std::int64_t>(size_of(x.dtype()));
     const std::int64_t piece = std::min(x.numel(), kPieceBytes / width);
     Tensor scratch = Tensor::empty({piece + size_}, x.dtype(), Device{}, Memory::communication);
@@ -168,6 +173,22 @@ class MpiGroup final : public ProcessGroup {
   void do_all_gather(Tensor& out, const Tensor& in) override {
     const Block block(static_cast<std::int64_t>(in.size_in_bytes()));
     require(MPI_Allgather(in.bytes(), 1, block.type(), out.bytes(), 1, block.type(), comm_), "MPI_Allgather");
+  }
+
+  // In pieces of the result likewise.
+  void do_reduce_scatter(Tensor& out, const Tensor& in) override {
+    const auto width = static_cast<std::int64_t>(size_of(in.dtype()));
+    const std::int64_t piece = std::min(out.numel(), kPieceBytes / width / size_ + 1);
+    Tensor scratch = Tensor::empty({size_ * piece}, in.dtype(), Device{}, Memory::communication);
+    for (std::int64_t begin = 0; begin < out.numel(); begin += piece) {
+      const std::int64_t n = std::min(piece, out.numel() - begin);
+      const Block sent(n * width, out.numel() * width), received(n * width);
+      require(MPI_Alltoall(in.bytes() + begin * width, 1, sent.type(), scratch.bytes(), 1, received.type(), comm_),
+              "MPI_Alltoall");
+      std::vector<const std::byte*> parts;
+      for (int r = 0; r < size_; ++r) parts.push_back(scratch.bytes() + r * n * width);
+      reduce_in_order(out.bytes() + begin * width, parts, n, out.dtype(), Reduce::sum);
+    }
   }
 
   void do_all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in, std::span<const int> send) override {

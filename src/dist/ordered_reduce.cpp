@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <type_traits>
 
 namespace switchyard {
 namespace {
@@ -10,15 +11,17 @@ namespace {
 template <class T, class Op>
 void reduce(T* out, std::span<const std::byte* const> parts, std::int64_t n, Op op) {
   constexpr std::int64_t kBlock = 1024;
-  std::array<T, kBlock> sum;
+  using Sum = std::conditional_t<std::is_same_v<T, bf16>, float, T>;
+  std::array<Sum, kBlock> sum;
   for (std::int64_t begin = 0; begin < n; begin += kBlock) {
     const std::int64_t count = std::min(kBlock, n - begin);
-    std::copy_n(reinterpret_cast<const T*>(parts.front()) + begin, count, sum.data());
+    const T* first = reinterpret_cast<const T*>(parts.front()) + begin;
+    for (std::int64_t i = 0; i < count; ++i) sum[i] = Sum(first[i]);
     for (const std::byte* bytes : parts.subspan(1)) {
       const T* part = reinterpret_cast<const T*>(bytes) + begin;
-      for (std::int64_t i = 0; i < count; ++i) sum[i] = op(sum[i], part[i]);
+      for (std::int64_t i = 0; i < count; ++i) sum[i] = op(sum[i], Sum(part[i]));
     }
-    std::copy_n(sum.data(), count, out + begin);
+    for (std::int64_t i = 0; i < count; ++i) out[begin + i] = T(sum[i]);
   }
 }
 
@@ -26,8 +29,8 @@ template <class T>
 void reduce(std::byte* out, std::span<const std::byte* const> parts, std::int64_t n, Reduce op) {
   T* y = reinterpret_cast<T*>(out);
   switch (op) {
-    case Reduce::sum: return reduce(y, parts, n, [](T a, T b) { return a + b; });
-    case Reduce::max: return reduce(y, parts, n, [](T a, T b) { return a < b || b != b ? b : a; });  // NaN stays
+    case Reduce::sum: return reduce(y, parts, n, [](auto a, auto b) { return a + b; });
+    case Reduce::max: return reduce(y, parts, n, [](auto a, auto b) { return a < b || b != b ? b : a; });  // NaN stays
   }
 }
 
@@ -35,7 +38,8 @@ void reduce(std::byte* out, std::span<const std::byte* const> parts, std::int64_
 
 void reduce_in_order(std::byte* out, std::span<const std::byte* const> parts, std::int64_t n, DType dtype, Reduce op) {
   if (dtype == DType::f32) return reduce<float>(out, parts, n, op);
-  SY_CHECK(dtype == DType::i32, "reduces f32 or i32, got ", dtype);
+  if (dtype == DType::bf16) return reduce<bf16>(out, parts, n, op);
+  SY_CHECK(dtype == DType::i32, "reduces f32, bf16 or i32, got ", dtype);
   reduce<std::int32_t>(out, parts, n, op);
 }
 

@@ -16,8 +16,9 @@ struct Share {
 };
 constexpr Share share_of(std::int64_t n, int rank, int size) { return {n * rank / size, n * (rank + 1) / size}; }
 
-// out[i] = parts[0][i] op parts[1][i] op ..., from the left, for n elements of f32 or i32; rounded to f32 after each.
-// The order is what makes every kind of group give the same bits. `out` may be one of the parts.
+// out[i] = parts[0][i] op parts[1][i] op ..., from the left, for n elements of f32 or i32, rounded to f32 after each,
+// or of bf16, reduced in f32 and rounded to bf16 at the end. The order is what makes every kind of group give the same
+// bits. `out` may be one of the parts.
 void reduce_in_order(std::byte* out, std::span<const std::byte* const> parts, std::int64_t n, DType dtype, Reduce op);
 
 }  // namespace switchyard

@@ -61,6 +61,15 @@ void ProcessGroup::all_gather(Tensor& out, const Tensor& in) {
   do_all_gather(out, in);
 }
 
+void ProcessGroup::reduce_scatter(Tensor& out, const Tensor& in) {
+  check_both(*this, out, in, "reduce_scatter");
+  SY_CHECK(out.dtype() == in.dtype() && (in.dtype() == DType::f32 || in.dtype() == DType::bf16),
+           "reduce_scatter: f32 or bf16, out is ", out.dtype(), ", in is ", in.dtype());
+  SY_CHECK(in.numel() == size() * out.numel(), "reduce_scatter: in is ", in.shape(), " for ", size(), " times ",
+           out.shape());
+  do_reduce_scatter(out, in);
+}
+
 void ProcessGroup::all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in, std::span<const int> send) {
   check_both(*this, out, in, "all_to_all");
   check_rows(out, recv, *this, "recv");

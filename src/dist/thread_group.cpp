@@ -183,6 +183,14 @@ class ThreadGroup final : public ProcessGroup {
     proceed();
   }
 
+  void do_reduce_scatter(Tensor& out, const Tensor& in) override {
+    enter({.call = text("reduce_scatter of ", in.dtype(), ' ', in.shape()), .in = &in});
+    std::vector<const std::byte*> parts;
+    for (int r = 0; r < size(); ++r) parts.push_back(offer(r).in->bytes() + rank_ * bytes_of(out));
+    reduce_in_order(out.bytes(), parts, out.numel(), out.dtype(), Reduce::sum);
+    proceed();
+  }
+
   void do_all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in, std::span<const int> send) override {
     const Shape row = in.shape().with(0, 1);
     const std::int64_t row_bytes = row.numel() * static_cast<std::int64_t>(size_of(in.dtype()));

@@ -1,16 +1,38 @@
 #include "layers/attention.h"
 
+#include <algorithm>
+
+#include "autograd/ops.h"
+#include "dist/collectives.h"
+
 namespace switchyard {
 
-Attention::Attention(const AttentionConfig& c, const std::string& name, Init in, Init out, ParameterMaker& make)
-    : config_(c) {
-  const std::int64_t q = c.n_heads * c.head_dim, kv = c.n_kv_heads * c.head_dim;
-  qkv_ = make.matrix(name + ".qkv_proj.weight", {q + 2 * kv, c.d_model}, in);
+Attention::Attention(const AttentionConfig& c, const std::string& name, Init in, Init out, Mesh& mesh,
+                     ProcessGroup& key_sharers, ParameterMaker& make)
+    : config_(c),
+      tensor_(*mesh.tensor),
+      keys_({.queries = c.n_heads * c.head_dim / tensor_.size(), .keys = c.n_kv_heads * c.head_dim / tensor_.size()},
+            key_sharers) {
+  const std::int64_t ranks = tensor_.size(), rank = tensor_.rank(), q = c.n_heads * c.head_dim,
+                     kv = c.n_kv_heads * c.head_dim;
+  SY_CHECK(c.n_heads % ranks == 0 && kv % ranks == 0, c.n_heads, " heads with keys of ", kv,
+           " columns do not divide over ", ranks, " ranks");
+  config_.n_heads = c.n_heads / ranks;
+  config_.n_kv_heads = std::max<std::int64_t>(1, c.n_kv_heads / ranks);
+
+  const Box qkv{{}, {q + 2 * kv, c.d_model}};
+  const auto mine = [&](std::int64_t begin, std::int64_t rows) {
+    return cut(qkv, 0, begin + rows * rank / ranks, begin + rows * (rank + 1) / ranks);
+  };
+  qkv_ = make.part(name + ".qkv_proj.weight", qkv.shape, {mine(0, q), mine(q, kv), mine(q + kv, kv)},
+                   {(q + 2 * kv) / ranks, c.d_model}, in);
   if (c.qk_norm) {
     q_norm_ = make.ones(name + ".q_norm.weight", {c.head_dim});
     k_norm_ = make.ones(name + ".k_norm.weight", {c.head_dim});
   }
-  out_ = make.matrix(name + ".o_proj.weight", {c.d_model, q}, out);
+  const Box whole_out{{}, {c.d_model, q}};
+  const Box my_out = cut(whole_out, 1, q * rank / ranks, q * (rank + 1) / ranks);
+  out_ = make.part(name + ".o_proj.weight", whole_out.shape, {my_out}, my_out.shape, out);
 }
 
 Variable Attention::operator()(const Variable& x_TD, std::int64_t batch, std::int64_t seq) const {
@@ -19,9 +41,9 @@ Variable Attention::operator()(const Variable& x_TD, std::int64_t batch, std::in
                              .n_heads = config_.n_heads,
                              .n_kv_heads = config_.n_kv_heads,
                              .head_dim = config_.head_dim};
-  Variable qkv = linear(x_TD, qkv_);
+  Variable qkv = keys_(linear(gather_rows(x_TD, tensor_), qkv_));
   qkv = qk_norm_rope(qkv, q_norm_, k_norm_, config_.norm_eps, shape, {.theta = config_.rope_theta});
-  return linear(attention(qkv, shape), out_);
+  return sum_rows(linear(attention(qkv, shape), out_), tensor_);
 }
 
 }  // namespace switchyard

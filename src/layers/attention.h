@@ -2,8 +2,9 @@
 
 #include <string>
 
-#include "autograd/ops.h"
+#include "dist/mesh.h"
 #include "layers/parameter_maker.h"
+#include "layers/shared_keys.h"
 
 namespace switchyard {
 
@@ -16,15 +17,23 @@ struct AttentionConfig {
 
 // Causal grouped-query self-attention with per-head RMSNorm of queries and keys, and rotary positions; no biases.
 // Queries, keys and values come from one fused projection.
+//
+// The heads are cut over the tensor group (Shoeybi et al., arXiv 1909.08053, section 3): each rank gathers all rows,
+// attends with its n_heads / tensor queries and the keys that they use, and gets its own rows of the sum back.
 class Attention {
  public:
-  Attention(const AttentionConfig& config, const std::string& name, Init in, Init out, ParameterMaker& make);
+  // n_heads and the columns of keys divide over the tensor group. Mesh and sharers (make_key_sharers) outlive the
+  // layer.
+  Attention(const AttentionConfig& config, const std::string& name, Init in, Init out, Mesh& mesh,
+            ProcessGroup& key_sharers, ParameterMaker& make);
 
-  // x (batch * seq, d_model), sequence by sequence -> the same shape
+  // x: this rank's rows of (batch * seq, d_model), sequence by sequence -> the same shape
   Variable operator()(const Variable& x_TD, std::int64_t batch, std::int64_t seq) const;
 
  private:
-  AttentionConfig config_;
+  AttentionConfig config_;  // of this rank: its heads
+  ProcessGroup& tensor_;
+  SharedKeys keys_;
   Variable qkv_, q_norm_, k_norm_, out_;
 };
 

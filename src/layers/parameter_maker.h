@@ -18,19 +18,27 @@ class ParameterMaker {
  public:
   ParameterMaker(std::uint64_t seed, Device device) : seed_(seed), device_(device) {}
 
+  // Whole on every rank.
   Variable matrix(std::string name, Shape shape, Init init, Decay decay = Decay::yes);
   Variable ones(std::string name, Shape shape);
-  // This rank's experts [first, first + count) of a stack with one matrix an expert.
-  Variable experts(std::string name, Shape global_shape, std::int64_t first, std::int64_t count, Init init);
+  // This rank's part of a matrix that tensor parallelism cuts, and of a stack of experts: `boxes` of the logical
+  // tensor, one after the other, seen as `local`.
+  Variable part(std::string name, Shape whole, std::vector<Box> boxes, Shape local, Init init,
+                Decay decay = Decay::yes);
+  Variable experts(std::string name, Shape whole, std::vector<Box> boxes, Shape local, Init init);
 
   Parameters take() { return std::move(parameters_); }
 
  private:
-  Variable normal(Parameter parameter, Shape local, Init init);
+  Variable add(Parameter parameter, const Tensor& host);
+  Tensor normal(const Parameter& parameter, Shape local, Init init) const;
 
   std::uint64_t seed_;
   Device device_;
   Parameters parameters_;
 };
+
+// The same boxes, those that continue one another in memory and in the tensor made one.
+std::vector<Box> merged(const std::vector<Box>& boxes);
 
 }  // namespace switchyard

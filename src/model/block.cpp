@@ -19,13 +19,13 @@ std::variant<FeedForward, Moe> make_ffn(const ModelConfig& model, const MoeConfi
                                         const std::string& name, Mesh& mesh, ParameterMaker& make) {
   if (kind == Block::Kind::moe)
     return Moe(moe, model.d_model, model.activation, name, in_init(model), out_init(model), mesh, make);
-  return FeedForward(model.d_model, model.d_ff, model.activation, name, in_init(model), out_init(model), make);
+  return FeedForward(model.d_model, model.d_ff, model.activation, name, in_init(model), out_init(model), mesh, make);
 }
 
 }  // namespace
 
 Block::Block(const ModelConfig& m, const MoeConfig& moe, Kind kind, const std::string& name, Mesh& mesh,
-             ParameterMaker& make)
+             ProcessGroup& key_sharers, ParameterMaker& make)
     : attention_norm_(m.d_model, static_cast<float>(m.norm_eps), name + ".input_layernorm", make),
       attention_({.d_model = m.d_model,
                   .n_heads = m.n_heads,
@@ -34,7 +34,7 @@ Block::Block(const ModelConfig& m, const MoeConfig& moe, Kind kind, const std::s
                   .qk_norm = m.qk_norm,
                   .norm_eps = static_cast<float>(m.norm_eps),
                   .rope_theta = static_cast<float>(m.rope_theta)},
-                 name + ".self_attn", in_init(m), out_init(m), make),
+                 name + ".self_attn", in_init(m), out_init(m), mesh, key_sharers, make),
       ffn_norm_(m.d_model, static_cast<float>(m.norm_eps), name + ".post_attention_layernorm", make),
       ffn_(make_ffn(m, moe, kind, name + ".mlp", mesh, make)) {}
 

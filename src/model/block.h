@@ -32,11 +32,12 @@ struct BlockResult {
 };
 
 // One pre-norm transformer block: x += attention(norm(x)); x += ffn(norm(x)), the ffn dense or a mixture of experts.
+// Each rank of the tensor group has its part of the rows.
 class Block {
  public:
   enum class Kind { dense, moe };
   Block(const ModelConfig& model, const MoeConfig& moe, Kind kind, const std::string& name, Mesh& mesh,
-        ParameterMaker& make);
+        ProcessGroup& key_sharers, ParameterMaker& make);
 
   BlockResult operator()(const Residual& x, const Pass& pass) const;
 

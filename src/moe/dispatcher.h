@@ -18,7 +18,9 @@ struct Dispatched {
   Variable rows_RD;
   ExpertOrder order;
   std::int64_t rows_each = 0;  // of every local expert where that is known beforehand, else 0
-  Exchange exchange;           // read by combine()
+  // read by combine()
+  Exchange exchange;
+  Tensor copied_N, copies_NC;  // which row each copy is of, and the copies of each row; empty where there is one each
 };
 
 // Moves tokens to their experts and back. dispatch and combine are each other's transpose.
@@ -29,9 +31,10 @@ class Dispatcher {
   virtual Variable combine(const Variable& y_RD, const Dispatched& sent, const Routing& routing) = 0;
 };
 
-// Experts spread over `group`, a contiguous block of them on each rank: rows travel by all-to-all. Only rows that were
-// kept travel, or, where the routing is padded, all that experts own: then every rank must bring as many tokens, and
-// the host reads nothing. A group of one is the local case.
-std::unique_ptr<Dispatcher> make_dispatcher(std::int64_t experts, ProcessGroup& group);
+// Experts spread over `group`, a contiguous block of them on every `cut` neighbouring ranks, each of which has a part
+// of their width: a copy of a row goes to each of these, and what comes back is summed. Rows travel by all-to-all. Only
+// rows that were kept travel, or, where the routing is padded, all that experts own: then every rank must bring as many
+// tokens, and the host reads nothing. A group of one is the local case.
+std::unique_ptr<Dispatcher> make_dispatcher(std::int64_t experts, ProcessGroup& group, int cut = 1);
 
 }  // namespace switchyard

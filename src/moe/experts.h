@@ -3,16 +3,17 @@
 #include <string>
 
 #include "autograd/ops.h"
-#include "dist/process_group.h"
+#include "dist/mesh.h"
 #include "layers/parameter_maker.h"
 
 namespace switchyard {
 
-// The expert feed-forward networks of this rank, e = experts / group of them, applied to rows grouped by expert.
+// The expert feed-forward networks of this rank, e = experts / expert ranks of them, each cut to its part of d_ff where
+// there are expert tensor ranks, applied to rows grouped by expert: then the outputs of these ranks are to be summed.
 class Experts {
  public:
   Experts(std::int64_t experts, std::int64_t d_model, std::int64_t d_ff, Activation activation, const std::string& name,
-          Init in, Init out, const ProcessGroup& group, ParameterMaker& make);
+          Init in, Init out, const Mesh& mesh, ParameterMaker& make);
 
   // rows (R, d_model), offsets i32 (e + 1) -> (R, d_model); rows_each as grouped_linear takes it
   Variable operator()(const Variable& rows_RD, const Tensor& offsets_e1, std::int64_t rows_each = 0) const;

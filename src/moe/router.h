@@ -3,7 +3,7 @@
 #include <string>
 
 #include "autograd/ops.h"
-#include "dist/process_group.h"
+#include "dist/mesh.h"
 #include "layers/parameter_maker.h"
 #include "moe/config.h"
 #include "moe/routing.h"
@@ -24,20 +24,23 @@ enum class Capacity : bool { unlimited, enforced };
 //   z       = coefficient mean_t logsumexp(W x_t)^2   (ST-MoE, arXiv 2202.08906)
 class Router {
  public:
-  // `data` sums the load where the balance loss is over a micro-batch of all ranks; it outlives the router.
-  Router(const MoeConfig& config, std::int64_t d_model, const std::string& name, ProcessGroup& data,
-         ParameterMaker& make);
+  // The mesh outlives the router.
+  Router(const MoeConfig& config, std::int64_t d_model, const std::string& name, Mesh& mesh, ParameterMaker& make);
 
-  // x (T, d_model). `share` is 1 / tokens of the global batch, so that losses sum up. With capacity enforced, T is a
-  // multiple of the routing group; else the tokens of the call are one group and nothing is dropped.
+  // x (T, d_model). `share` is 1 / tokens of the global batch, so that losses sum up. With capacity enforced, the rows
+  // of the tensor group together are a multiple of the routing group, which may lie over several of its ranks: these
+  // then tell each other what they chose. Else the tokens of the call are one group and nothing is dropped.
   Routing operator()(const Variable& x_TD, Capacity capacity, float share) const;
 
  private:
   bool pads(Device device) const;
-  Tensor load_GE(const Tensor& expert_TK, std::int64_t group) const;
+  std::int64_t counted() const;  // choices that count as load
+  Tensor chosen_by_all(const Tensor& expert_TK) const;
+  Tensor load_GE(const Tensor& expert_AK, std::int64_t group, std::int64_t tokens) const;
+  Tensor micro_batch_load_GE(const Tensor& expert_TK) const;
 
   MoeConfig config_;
-  ProcessGroup& data_;
+  ProcessGroup &tensor_, &tokens_;
   Variable weight_;
 };
 

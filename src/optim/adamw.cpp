@@ -57,7 +57,7 @@ std::vector<OptimizerState> AdamW::states() const {
       return {.name = text("optimizer.", moment, ".", p.name),
               .value = value,
               .global_shape = p.global_shape,
-              .origin = p.origin,
+              .boxes = p.boxes,
               .replicas = p.replicas};
     };
     states.push_back(state("exp_avg", moments_[i].m));

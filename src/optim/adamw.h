@@ -8,13 +8,13 @@
 
 namespace switchyard {
 
-// A tensor of the optimizer that belongs in a checkpoint: this rank's slice, cut like the parameter's.
+// A tensor of the optimizer that belongs in a checkpoint: this rank's slice, cut like the parameter's (Parameter).
 struct OptimizerState {
   std::string name;  // "optimizer.exp_avg.<parameter>", "optimizer.exp_avg_sq.<parameter>"
   Tensor value;      // shares the optimizer's memory: what is copied into it counts
   Shape global_shape;
-  Origin origin{};
-  Replicas replicas = Replicas::data;
+  std::vector<Box> boxes;
+  Replicas replicas = Replicas::tokens;
 };
 
 // AdamW (Loshchilov and Hutter, arXiv 1711.05101) on f32 masters, one pass over memory. With g the scaled gradient and

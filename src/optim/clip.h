@@ -14,10 +14,10 @@ struct GradientNorm {
   double norm() const;  // read from the device; not finite where a gradient is not
 };
 
-// Counts each element of each parameter once, whoever holds it: dense parameters are the same on every rank, and the
-// experts' squares are summed over the ranks that the experts are spread over (never over their copies). Call it after
-// the gradients were summed over replicas, on every rank: one number travels. All ranks get the same bits.
-// A parameter without a gradient counts as zeros.
+// Counts each element of each parameter once, whoever holds it: squares are summed over the ranks that dense layers are
+// cut over, with the parameters that are whole everywhere on the first of them only, and over the ranks that the
+// experts are spread over; never over copies. Call it after the gradients were summed over replicas, on every rank: two
+// numbers travel. All ranks get the same bits. A parameter without a gradient counts as zeros.
 GradientNorm gradient_norm(const Parameters& parameters, Mesh& mesh, double clip);
 
 }  // namespace switchyard

@@ -40,14 +40,19 @@ struct Rope {
 
 // How T tokens with K choices each spread over E experts. A routing group is `group` consecutive tokens; in each, an
 // expert takes at most `capacity` rows: all first choices before any second, in token order. capacity 0 = dropless.
-// Padded (with a capacity only), each expert owns tokens / group * capacity rows, taken or not, so that nobody needs
-// the counts to know where its rows are.
+// Padded (with a capacity only), each expert owns as many rows as it could take, so that nobody needs the counts to
+// know where its rows are.
 struct Placement {
   std::int64_t experts = 0, group = 0, capacity = 0;
   bool padded = false;
 
-  // Rows that each expert owns of so many tokens; 0 where the counts decide.
-  std::int64_t owned(std::int64_t tokens) const { return padded ? tokens / (group > 0 ? group : 1) * capacity : 0; }
+  // Rows that each expert owns of so many consecutive tokens; 0 where the counts decide.
+  std::int64_t owned(std::int64_t tokens) const {
+    if (!padded || tokens == 0) return 0;
+    if (tokens % group == 0) return tokens / group * capacity;
+    const std::int64_t groups_met = group % tokens == 0 ? 1 : tokens / group + 2;
+    return groups_met * capacity < tokens ? groups_met * capacity : tokens;
+  }
   // N, the routed rows: all choices, or what the experts own.
   std::int64_t rows(std::int64_t tokens, std::int64_t choices) const {
     return padded && capacity > 0 ? experts * owned(tokens) : tokens * choices;
@@ -140,10 +145,14 @@ struct Kernels {
   void (*count_choices)(Tensor& chosen_GKE, const Tensor& expert_TK, Placement);
   // f[g, e] = sum_{k < counted} chosen[g, k, e] / tokens: each quotient rounded to f32, added in the order of k
   void (*choice_fractions)(Tensor& f_GE, const Tensor& chosen_GKE, std::int64_t counted, float tokens);
-  // Stable grouping by expert, in token order within an expert. slot_TK: the row of each choice, -1 where dropped;
-  // token_N (N = placement.rows(T, K)): the token of each row, -1 for a row that nobody took; count_E: rows that each
-  // expert took. The rows that expert e took begin at e * owned where padded, and then the gaps behind them are -1;
-  // else each expert's begin where those of the one before end, and the tail of token_N is -1.
+  // slot_TK: 0 for a choice that its expert has room for, -1 for one that is dropped. T holds whole routing groups, and
+  // capacity > 0.
+  void (*admit)(Tensor& slot_TK, const Tensor& expert_TK, Placement);
+  // Stable grouping by expert, in token order within an expert, of any consecutive tokens. slot_TK holds what admit
+  // gave where there is a capacity, and gets the row of each choice, -1 where dropped; token_N (N = placement.rows(T,
+  // K)): the token of each row, -1 for a row that nobody took; count_E: rows that each expert took. The rows that
+  // expert e took begin at e * owned where padded, and then the gaps behind them are -1; else each expert's begin where
+  // those of the one before end, and the tail of token_N is -1.
   void (*place)(Tensor& slot_TK, Tensor& token_N, Tensor& count_E, const Tensor& expert_TK, Placement);
   // loss_1 = scale * sum_t sum_e f[t / group, e] p[t, e] and its gradient, times dloss_1
   void (*balance_loss)(Tensor& loss_1, const Tensor& p_TE, const Tensor& f_GE, float scale);
@@ -158,6 +167,12 @@ struct Kernels {
   // dlogits may be empty, or of the rows' type beside f32 logits.
   void (*cross_entropy)(Tensor& loss_R, Tensor& dlogits_RV, const Tensor& logits_RV, const Tensor& target_R,
                         float scale);
+  // The same of words cut over P ranks, in two steps. part_R4: of this rank's logits, f32, the largest and the sum of
+  // e^(logit - largest), and the target's logit and 1 where it is among them (target is its index here), else 0 and 0.
+  void (*cross_entropy_part)(Tensor& part_R4, const Tensor& logits_RV, const Tensor& target_R);
+  // part_PR4: of all ranks, in their order; a row whose target is nowhere counts nothing
+  void (*cross_entropy_whole)(Tensor& loss_R, Tensor& dlogits_RV, const Tensor& logits_RV, const Tensor& target_R,
+                              const Tensor& part_PR4, float scale);
   void (*sum)(Tensor& y_1, const Tensor& x, Into into);  // of all elements, f32 in, f32 out, summed in a fixed order
 
   // random.cpp: y[i] is number first + i of the key's uniform f32 numbers in (0, 1), four to each block of Philox

@@ -77,14 +77,39 @@ void check_model(const Config& c, Rules& rules) {
                 "about ", parameters, " parameters; at most ", most_parameters, " can be counted");
 }
 
+// What tensor parallelism cuts must divide over its ranks.
+void check_tensor(const Config& c, Rules& rules) {
+  const ModelConfig m = resolved(c.model);
+  const std::int64_t ranks = c.parallel.tensor, keys = m.n_kv_heads * m.head_dim;
+  const auto divides = [&](std::int64_t n, const char* key, const char* what) {
+    rules.require(n % ranks == 0, {"parallel.tensor", key}, n, what, " do not divide over ", ranks,
+                  " ranks; nearest: ", nearest_divisors(n, ranks));
+  };
+  divides(m.n_heads, "model.n_heads", " heads");
+  divides(m.d_ff, "model.d_ff", " columns of a feed-forward layer");
+  divides(c.train.seq_len, "train.seq_len", " tokens of a sample");
+  rules.require((m.n_kv_heads % ranks == 0 || ranks % m.n_kv_heads == 0) && keys % ranks == 0,
+                {"parallel.tensor", "model.n_kv_heads", "model.head_dim"}, m.n_kv_heads, " key and value heads of ",
+                m.head_dim, " columns do not divide over ", ranks,
+                " ranks; nearest: ", nearest_divisors(m.n_kv_heads, ranks));
+  rules.require(m.vocab_size >= ranks, {"parallel.tensor", "model.vocab_size"}, "a vocabulary of ", m.vocab_size,
+                " words is too small for ", ranks, " ranks");
+}
+
 void check_experts(const Config& c, Rules& rules) {
   const MoeConfig& moe = c.moe;
-  const std::int64_t ranks = c.parallel.expert;
+  const std::int64_t ranks = c.parallel.expert, parts = c.parallel.expert_tensor;
   if (moe.experts == 0) {
     rules.require(ranks == 1, {"parallel.expert", "moe.experts"}, "a dense model (moe.experts = 0) has no experts to ",
                   "spread over ", ranks, " ranks; set it to 1");
+    rules.require(parts == 1, {"parallel.expert_tensor", "moe.experts"}, "a dense model (moe.experts = 0) has no ",
+                  "experts to cut over ", parts, " ranks; set it to 1");
     return;
   }
+  const std::int64_t width = resolved(moe, resolved(c.model), c.train.seq_len).d_ff;
+  rules.require(width % parts == 0, {"parallel.expert_tensor", "moe.d_ff"}, width,
+                " columns of an expert do not divide over ", parts,
+                " ranks; nearest: ", nearest_divisors(width, parts));
   rules.require(moe.top_k <= moe.experts, {"moe.top_k", "moe.experts"}, "a token cannot go to ", moe.top_k, " of ",
                 moe.experts, " experts; nearest: ", moe.experts);
   rules.require(moe.experts % ranks == 0, {"parallel.expert", "moe.experts"}, moe.experts,
@@ -125,6 +150,17 @@ void check_batches(const TrainConfig& train, std::int64_t data, Rules& rules) {
                 "; nearest: ", nearest_divisors(share, train.micro_batch));
 }
 
+// Sets of experts, expert x expert_tensor ranks each, fill the ranks that there are.
+void check_expert_ranks(const ParallelConfig& p, std::int64_t ranks, const char* unit, Rules& rules) {
+  const std::int64_t set = std::int64_t{p.expert} * p.expert_tensor;
+  std::vector<std::string> keys{"parallel.expert"};
+  if (p.expert_tensor > 1) keys.emplace_back("parallel.expert_tensor");
+  if (*unit) keys.emplace_back("parallel.data");
+  rules.require(ranks % set == 0, keys, set,
+                p.expert_tensor > 1 ? " ranks of experts (expert x expert_tensor)" : " expert ranks", " do not divide ",
+                *unit ? "" : "the run's ", ranks, unit, "; nearest: ", nearest_divisors(ranks, set));
+}
+
 void check_sources(const std::vector<DataSource>& sources, const std::string& key, Rules& rules) {
   double weights = 0;
   for (std::size_t i = 0; i < sources.size(); ++i) {
@@ -151,23 +187,24 @@ std::vector<Violation> violations(const Config& c) {
   check_experts(c, rules);
   check_sources(c.data.train, "data.train", rules);
   check_sources(c.data.valid, "data.valid", rules);
-  const std::int64_t data = c.parallel.data;
-  rules.require(data % c.parallel.expert == 0, {"parallel.expert", "parallel.data"}, c.parallel.expert,
-                " expert ranks do not divide ", data,
-                " data ranks; nearest: ", data == 0 ? "" : nearest_divisors(data, c.parallel.expert));
+  if (c.model.d_model % c.model.n_heads == 0 || c.model.head_dim > 0) check_tensor(c, rules);
+  if (c.parallel.data > 0)
+    check_expert_ranks(c.parallel, std::int64_t{c.parallel.data} * c.parallel.tensor,
+                       c.parallel.tensor == 1 ? " data ranks" : " data x tensor ranks", rules);
   check_batches(c.train, c.parallel.data, rules);
   return std::move(rules).broken();
 }
 
 void check_layout(const Config& c, int world_size) {
   Rules rules;
-  const std::int64_t data = c.parallel.data == 0 ? world_size : c.parallel.data;
-  rules.require(data == world_size, {"parallel.data"}, "wanted ", data, " ranks, but the run has ", world_size,
-                "; set it to ", world_size, ", or to 0 for all of them");
-  rules.require(world_size % c.parallel.expert == 0, {"parallel.expert"}, c.parallel.expert,
-                " expert ranks do not divide the run's ", world_size,
-                "; nearest: ", nearest_divisors(world_size, c.parallel.expert));
-  check_batches(c.train, world_size, rules);
+  const ParallelConfig& p = c.parallel;
+  rules.require(world_size % p.tensor == 0, {"parallel.tensor"}, p.tensor, " tensor ranks do not divide the run's ",
+                world_size, "; nearest: ", nearest_divisors(world_size, p.tensor));
+  const int data = world_size / p.tensor;
+  rules.require(p.data == 0 || p.data * p.tensor == world_size, {"parallel.data"}, "wanted ", p.data * p.tensor,
+                " ranks, but the run has ", world_size, "; set it to ", data, ", or to 0 for all of them");
+  check_expert_ranks(p, world_size, "", rules);
+  check_batches(c.train, std::max(data, 1), rules);
   if (const std::vector<Violation> broken = std::move(rules).broken(); !broken.empty()) refuse(broken);
 }
 
@@ -195,7 +232,7 @@ std::vector<std::string> warnings(const Config& c) {
 Config resolved(Config c, int world_size) {
   c.model = resolved(c.model);
   c.moe = resolved(c.moe, c.model, c.train.seq_len);
-  if (c.parallel.data == 0) c.parallel.data = world_size;
+  if (c.parallel.data == 0) c.parallel.data = world_size / c.parallel.tensor;
   if (c.train.micro_batch == 0 && c.parallel.data > 0) c.train.micro_batch = c.train.global_batch / c.parallel.data;
   return c;
 }

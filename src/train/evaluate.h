@@ -13,6 +13,6 @@ struct Evaluation {
 // Over all samples, `chunk` of them a rank at a time. Every rank calls; all get the same numbers, which do not depend
 // on how many ranks there are beyond rounding.
 Evaluation evaluate(const Transformer& model, const EvalLoader& data, std::int64_t chunk, std::int64_t seq_len,
-                    Device device, ProcessGroup& group);
+                    const Mesh& mesh);
 
 }  // namespace switchyard

@@ -11,46 +11,55 @@ namespace {
 // Widths of an up projection's rows and of what the activation makes of them, in units of d_ff.
 std::int64_t up_and_hidden(Activation activation) { return is_gated(activation) ? 3 : 2; }
 
-// Bytes that one token's rows of a block occupy until backward has passed, `size` bytes an element.
-std::int64_t block_bytes(const Config& c, bool is_moe, std::int64_t size) {
+// Bytes that a block's rows of `tokens` of the tensor group occupy on a rank until backward has passed, `size` bytes an
+// element: of the residual stream its part of the rows, gathered for the products, of the rest its part of the width.
+std::int64_t block_bytes(const Config& c, bool is_moe, std::int64_t tokens, std::int64_t size) {
   const ModelConfig& m = c.model;
   const std::int64_t d = m.d_model, q = m.n_heads * m.head_dim, width = q + 2 * m.n_kv_heads * m.head_dim;
-  const std::int64_t hidden = up_and_hidden(m.activation);
+  const std::int64_t hidden = up_and_hidden(m.activation), ranks = c.parallel.tensor, own = tokens / ranks;
   const std::int64_t norms = 4 * (2 + m.n_heads + (m.qk_norm ? m.n_heads + m.n_kv_heads : 0));
+  const std::int64_t gathered = ranks > 1 ? tokens * size * d : 0;
   // block input, its norm, the fused projection before and after rotation, attention's output, the sum, its norm
-  const std::int64_t attention = size * (d + d + 2 * width + q + d + d) + norms;
-  if (!is_moe) return attention + size * hidden * m.d_ff;
-  const std::int64_t k = c.moe.top_k, experts = c.moe.experts;
+  const std::int64_t attention = own * (size * (d + d + 2 * width + q + d + d) + norms) + gathered;
+  if (!is_moe) return attention + own * size * hidden * m.d_ff + gathered;
+  const std::int64_t k = c.moe.top_k, experts = c.moe.experts, parts = c.parallel.expert_tensor;
   const std::int64_t router = 4 * (size == 4 ? 0 : d) + 4 * 3 * experts + 4 * 4 * k;  // input, logits, p, f32; choices
-  return attention + router + size * k * (2 * d + hidden * c.moe.d_ff);               // rows in, experts, rows out
+  // rows in and out of experts, on each of their parts, whose hidden rows are narrower
+  return attention + own * (router + size * k * (2 * d * parts + hidden * c.moe.d_ff));
 }
 
 }  // namespace
 
 MemoryPlan plan_memory(const Config& c, int world_size) {
   const ModelCount count = count_model(c.model, c.moe, c.train.seq_len);
-  const std::int64_t ep = c.parallel.expert, size = c.run.precision == Precision::fp32 ? 4 : 2;
-  const std::int64_t dense = count.parameters - count.expert_parameters;
-  const std::int64_t held = dense + count.expert_parameters / ep;
-  const std::int64_t tokens = c.train.micro_batch * c.train.seq_len;
+  const std::int64_t tp = c.parallel.tensor, ep = c.parallel.expert, etp = c.parallel.expert_tensor,
+                     size = c.run.precision == Precision::fp32 ? 4 : 2;
+  const std::int64_t norms =
+      c.model.d_model + c.model.n_layers * (2 * c.model.d_model + (c.model.qk_norm ? 2 * c.model.head_dim : 0));
+  const std::int64_t routers =
+      std::ranges::count(moe_blocks(c.moe, c.model.n_layers), true) * c.moe.experts * c.model.d_model;
+  const std::int64_t cut = count.parameters - count.expert_parameters - norms - routers,
+                     tables = c.model.vocab_size * c.model.d_model;
+  const std::int64_t held = norms + routers + cut / tp + count.expert_parameters / (ep * etp);
+  const std::int64_t tokens = c.train.micro_batch * c.train.seq_len, own = tokens / tp;
 
   std::int64_t kept = 0, largest = 0, widest = 0;
   for (const bool is_moe : moe_blocks(c.moe, c.model.n_layers)) {
-    const std::int64_t bytes = tokens * block_bytes(c, is_moe, size);
+    const std::int64_t bytes = block_bytes(c, is_moe, tokens, size);
     largest = std::max(largest, bytes);
     widest = std::max(
-        widest, tokens * size * up_and_hidden(c.model.activation) * (is_moe ? c.moe.top_k * c.moe.d_ff : c.model.d_ff));
-    kept += c.train.recompute == Recompute::block ? tokens * size * c.model.d_model : bytes;
+        widest, own * size * up_and_hidden(c.model.activation) * (is_moe ? c.moe.top_k * c.moe.d_ff : c.model.d_ff));
+    kept += c.train.recompute == Recompute::block ? own * size * c.model.d_model : bytes;
   }
   if (c.train.recompute == Recompute::block) kept += largest;
 
   MemoryPlan plan;
   const auto set = [&](Memory kind, std::int64_t bytes) { plan.bytes[static_cast<std::size_t>(kind)] = bytes; };
-  const std::int64_t matrices = held - (c.model.tied_embeddings ? 0 : c.model.vocab_size * c.model.d_model);
+  const std::int64_t matrices = held - (c.model.tied_embeddings ? 0 : tables / tp);
   set(Memory::parameters, 4 * held + (size == 2 ? 4 * matrices : 0));
   set(Memory::gradients, 4 * held);
   set(Memory::optimizer, 8 * held);
-  set(Memory::activations, kept + widest + 2 * tokens * size * c.model.d_model);
+  set(Memory::activations, kept + widest + 2 * own * size * c.model.d_model);
   set(Memory::communication, world_size > 1 ? std::min<std::int64_t>(8 << 20, 4 * held) : 0);
   return plan;
 }

@@ -12,8 +12,8 @@ struct MemoryPlan {
   std::array<std::int64_t, kMemoryKinds> bytes{};
 };
 
-// The configuration is resolved for world_size ranks. With P parameters on the rank (its share of the experts) and M of
-// them in matrices that products read:
+// The configuration is resolved for world_size ranks. With P parameters on the rank (its parts of dense layers and its
+// share of the experts) and M of them in matrices that products read:
 //   parameters     4 P, and 4 M for the two packed bf16 copies of each matrix where rows are bf16
 //   gradients      4 P
 //   optimizer      8 P

@@ -25,7 +25,7 @@ std::int32_t pick(std::vector<float> logits, double temperature, std::int64_t to
   return static_cast<std::int32_t>(std::min(chosen, cumulative.end() - 1) - cumulative.begin());
 }
 
-void sample(const Transformer& model, std::vector<std::int32_t> tokens, const SampleOptions& options, Device device,
+void sample(const Transformer& model, std::vector<std::int32_t> tokens, const SampleOptions& options,
             const std::function<void(std::int32_t)>& each) {
   SY_CHECK(!tokens.empty(), "sample: the prompt is empty");
   const PhiloxKey key = philox_key(options.seed, "sample");
@@ -33,7 +33,7 @@ void sample(const Transformer& model, std::vector<std::int32_t> tokens, const Sa
     const auto seen = std::min<std::size_t>(tokens.size(), static_cast<std::size_t>(options.context));
     const std::span<const std::int32_t> window = std::span<const std::int32_t>(tokens).last(seen);
     const auto seq = static_cast<std::int64_t>(seen);
-    const Tensor logits_BV = to_device(model.next_logits(Tensor::of(window, {seq}, device), 1, seq), Device{});
+    const Tensor logits_BV = to_device(model.next_logits(Tensor::of(window, {seq}, Device{}), 1, seq), Device{});
     const std::vector<float> logits(logits_BV.data<float>(), logits_BV.data<float>() + logits_BV.numel());
     const std::int32_t next =
         pick(logits, options.temperature, options.top_k, uniform(philox(key, static_cast<std::uint64_t>(i))[0]));

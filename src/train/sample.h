@@ -19,7 +19,7 @@ struct SampleOptions {
 
 // Goes on from `prompt` (not empty) token by token and hands each new token over. Every rank of the model's mesh calls
 // with the same arguments and gets the same tokens.
-void sample(const Transformer& model, std::vector<std::int32_t> prompt, const SampleOptions& options, Device device,
+void sample(const Transformer& model, std::vector<std::int32_t> prompt, const SampleOptions& options,
             const std::function<void(std::int32_t)>& each);
 
 // The index that `uniform` in (0, 1) picks from softmax(logits / temperature), among the top_k largest where top_k > 0.

@@ -3,33 +3,47 @@
 namespace switchyard {
 namespace {
 
-// The i-th tensor is written by the i-th of its holders, round and round.
-bool is_writer(std::size_t i, Replicas replicas, const Mesh& mesh) {
-  const ProcessGroup& holders = replicas == Replicas::data ? *mesh.data : *mesh.expert_data;
-  return i % static_cast<std::size_t>(holders.size()) == static_cast<std::size_t>(holders.rank());
+const ProcessGroup& holders_of(Replicas replicas, const Mesh& mesh) {
+  switch (replicas) {
+    case Replicas::data: return *mesh.data;
+    case Replicas::tokens: return *mesh.tokens;
+    case Replicas::expert_data: return *mesh.expert_data;
+  }
+  throw Error("unknown replicas");
+}
+
+// Adds the slice box by box. The i-th tensor is written by the i-th of its holders, round and round.
+void add_slice(std::vector<LogicalTensor>& tensors, std::size_t i, const std::string& name, const Tensor& value,
+               const Shape& global_shape, const std::vector<Box>& boxes, Replicas replicas, const Mesh& mesh) {
+  const ProcessGroup& holders = holders_of(replicas, mesh);
+  const Tensor flat = value.view({value.numel()});
+  std::int64_t begin = 0;
+  for (const Box& box : boxes) {
+    const std::int64_t end = begin + box.shape.numel();
+    tensors.push_back({.name = name,
+                       .local = flat.rows(begin, end).view(box.shape),
+                       .global_shape = global_shape,
+                       .origin = box.origin,
+                       .writer = i % static_cast<std::size_t>(holders.size()) == std::size_t(holders.rank())});
+    begin = end;
+  }
 }
 
 }  // namespace
 
 std::vector<LogicalTensor> logical_tensors(const Parameters& parameters, const Mesh& mesh) {
   std::vector<LogicalTensor> tensors;
+  std::size_t i = 0;
   for (const Parameter& p : parameters)
-    tensors.push_back({.name = p.name,
-                       .local = p.variable.value(),
-                       .global_shape = p.global_shape,
-                       .origin = p.origin,
-                       .writer = is_writer(tensors.size(), p.replicas, mesh)});
+    add_slice(tensors, i++, p.name, p.variable.value(), p.global_shape, p.boxes, p.replicas, mesh);
   return tensors;
 }
 
 std::vector<LogicalTensor> logical_tensors(const Parameters& parameters, const AdamW& optimizer, const Mesh& mesh) {
   std::vector<LogicalTensor> tensors = logical_tensors(parameters, mesh);
-  for (const OptimizerState& state : optimizer.states())
-    tensors.push_back({.name = state.name,
-                       .local = state.value,
-                       .global_shape = state.global_shape,
-                       .origin = state.origin,
-                       .writer = is_writer(tensors.size(), state.replicas, mesh)});
+  std::size_t i = parameters.size();
+  for (const OptimizerState& s : optimizer.states())
+    add_slice(tensors, i++, s.name, s.value, s.global_shape, s.boxes, s.replicas, mesh);
   return tensors;
 }
 

@@ -88,7 +88,7 @@ void Trainer::save() {
                             .tokenizer_sha256 = ByteTokenizer().sha256(),
                             .code_version = program_version(),
                             .world_size = world_.size(),
-                            .layout = text("data ", mesh_.data->size(), ", expert ", mesh_.expert->size())};
+                            .layout = describe(mesh_.layout)};
   save_checkpoint(checkpoint_dir(config_.run.dir), logical_tensors(model_.parameters(), optimizer_, mesh_), state,
                   world_, static_cast<int>(config_.checkpoint.keep));
 }
@@ -104,7 +104,7 @@ StepMetrics Trainer::step() {
   for (std::int64_t part = 0; part < train.global_batch; part += part_samples) {
     const Batch batch = loader_.batch(step_, part + train.micro_batch * mesh_.data->rank(), train.micro_batch);
     ModelResult result =
-        model_(to_device(batch.tokens_T, device_), to_device(batch.targets_T, device_),
+        model_(batch.tokens_T, batch.targets_T,
                {.batch = train.micro_batch, .seq = train.seq_len, .share = share, .recompute = train.recompute});
     if (part + part_samples >= train.global_batch) gradients_.arm();
     result.loss_1.backward(one_);
@@ -117,7 +117,7 @@ StepMetrics Trainer::step() {
   for (Parameter& p : model_.parameters()) p.variable.zero_grad();
 
   // The device has its whole step; only now does the host wait for it.
-  sums.reduce_into(metrics, *mesh_.data);
+  sums.reduce_into(metrics, *mesh_.tokens);
   metrics.grad_norm = norm.norm();
   SY_REQUIRE(std::isfinite(metrics.loss) && std::isfinite(metrics.grad_norm), Fault::numeric, "step ", step_ + 1,
              ": the loss is ", metrics.loss, " and the gradient norm ", metrics.grad_norm,
@@ -131,8 +131,7 @@ StepMetrics Trainer::step() {
 }
 
 double Trainer::evaluate() {
-  return switchyard::evaluate(model_, *valid_, config_.train.micro_batch, config_.train.seq_len, device_, *mesh_.data)
-      .loss;
+  return switchyard::evaluate(model_, *valid_, config_.train.micro_batch, config_.train.seq_len, mesh_).loss;
 }
 
 Outcome Trainer::run() {

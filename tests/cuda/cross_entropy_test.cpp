@@ -72,6 +72,38 @@ TEST(CudaCrossEntropy, WithoutGradient) {
   }
 }
 
+// Words cut over three ranks, unevenly, in both steps; rank 0 has the targets of rows 1 and 6.
+TEST(CudaCrossEntropy, OfWordsCutOverRanks) {
+  for (DType gradient : kFloats)
+    for (std::int64_t words : {9, 1003, 20'003}) {
+      const Both logits = random_both({7, words}, DType::f32, 1, 10);
+      const Both target = both(ints({7}, {-1, 0, std::int32_t(words - 1), -1, -1, -1, 3}));
+      Both parts = random_both({3, 7, 4}, DType::f32, 2, 3), mine = unwritten({7, 4}, DType::f32);
+      for (Tensor* t : {&parts.cpu, &parts.gpu}) {  // what two other ranks say: positive sums, the target of row 3
+        Tensor host = to_device(*t, Device{});
+        for (std::int64_t i = 0; i < 21; ++i) {
+          float* part = host.data<float>() + i * 4;
+          part[1] = 1 + std::abs(part[1]);
+          part[3] = i == 7 + 3;
+          if (part[3] == 0) part[2] = 0;
+        }
+        kernels(t->device()).copy(*t, host);
+      }
+      Both loss = unwritten({7}, DType::f32), dlogits = unwritten({7, words}, gradient), none;
+      const auto run = [&](const Kernels& k, auto on, const Both& gradients) {
+        k.cross_entropy_part(on(mine), on(logits), on(target));
+        Tensor first = on(parts).rows(0, 1).view({7, 4});
+        k.copy(first, on(mine));
+        k.cross_entropy_whole(on(loss), on(gradients), on(logits), on(target), on(parts), float(words));
+      };
+      compare({{"part", &mine, rounding(words) * std::sqrt(double(words))},
+               {"loss", &loss, 4 * rounding(words)},
+               {"dlogits", &dlogits, 4 * tolerance(gradient, words)}},
+              [&](const Kernels& k, auto on) { run(k, on, dlogits); });
+      compare({{"loss", &loss, 4 * rounding(words)}}, [&](const Kernels& k, auto on) { run(k, on, none); });
+    }
+}
+
 TEST(CudaCrossEntropy, InPlaceWhereTheTypesAgree) {
   for (DType dtype : kFloats)
     for (std::int64_t words : {37, 5000}) {

@@ -34,6 +34,11 @@ void expect_place(const Both& expert, Placement placement) {
     slot = unanswered({tokens, choices});
     token = unanswered({placement.rows(tokens, choices)});
     count = unanswered({placement.experts});
+    if (placement.capacity > 0) {
+      kernels(Device{}).admit(slot.cpu, expert.cpu, placement);
+      kernels(kGpu).admit(slot.gpu, expert.gpu, placement);
+      expect_ints(slot, "admitted", placement);
+    }
     kernels(Device{}).place(slot.cpu, token.cpu, count.cpu, expert.cpu, placement);
     kernels(kGpu).place(slot.gpu, token.gpu, count.gpu, expert.gpu, placement);
     expect_ints(slot, "slot", placement);

@@ -56,6 +56,41 @@ TEST(AllReduce, SumsInRankOrder) {
   });
 }
 
+// My block of the sum, in rank order; bf16 is summed in f32 and rounded once.
+TEST(ReduceScatter, SumsEachRanksBlockInRankOrder) {
+  on_ranks([](ProcessGroup& group) {
+    const std::int64_t above_one_piece = (1 << 20) + 3;  // of the 4 MiB that travel at a time under MPI
+    for (DType dtype : {DType::f32, DType::bf16})
+      for (std::int64_t n : {std::int64_t{0}, std::int64_t{1}, std::int64_t{6},
+                             group.size() == 3 && dtype == DType::f32 ? above_one_piece : std::int64_t{7}}) {
+        const auto brought = [&](int rank) {
+          return cast(filled<float>({group.size() * n}, [&](auto i) { return part(rank, i); }), dtype);
+        };
+        const Tensor in = brought(group.rank()).view({group.size(), n});
+        Tensor out = Tensor::empty({n}, dtype, Device{});
+        group.reduce_scatter(out, in);
+        Tensor sum = Tensor::zeros({n}, DType::f32, Device{});
+        for (int r = 0; r < group.size(); ++r) {
+          const Tensor theirs = cast(brought(r), DType::f32);
+          for (std::int64_t i = 0; i < n; ++i) {
+            const float x = theirs.data<float>()[group.rank() * n + i];
+            sum.data<float>()[i] = r == 0 ? x : sum.data<float>()[i] + x;
+          }
+        }
+        EXPECT_TRUE(same_bits(out, cast(sum, dtype))) << n << " elements of " << dtype;
+      }
+  });
+}
+
+TEST(ReduceScatter, RefusesBlocksThatDoNotFit) {
+  on_ranks([](ProcessGroup& group) {
+    Tensor out = Tensor::empty({2}, DType::f32, Device{});
+    EXPECT_THROW(group.reduce_scatter(out, Tensor::zeros({2 * group.size() + 1}, DType::f32, Device{})), Error);
+    Tensor whole = Tensor::empty({2}, DType::i32, Device{});
+    EXPECT_THROW(group.reduce_scatter(whole, Tensor::zeros({2 * group.size()}, DType::i32, Device{})), Error);
+  });
+}
+
 TEST(AllReduce, Integers) {
   on_ranks([](ProcessGroup& group) {
     const int n = group.size();
@@ -267,6 +302,37 @@ TEST(ProcessGroup, RefusesWrongArguments) {
     EXPECT_THROW(group.all_to_all(narrow, one, in, one), Error);
     EXPECT_THROW(group.split(-1), Error);
     group.barrier();
+  });
+}
+
+// Rows of rank r begin at 10 r; the gradient that each rank sends back is its own.
+TEST(RowParts, GatherAndSumAreEachOthersTranspose) {
+  on_ranks([](ProcessGroup& group) {
+    const int n = group.size(), me = group.rank();
+    const auto mine = [&](int rank, std::int64_t rows) {
+      return filled<float>({rows, 2}, [&](auto i) { return part(rank, i); });
+    };
+    Variable x(mine(me, 3), true);
+    Variable all = gather_rows(x, group);
+    ASSERT_EQ(all.shape(), (Shape{3 * n, 2}));
+    for (int r = 0; r < n; ++r) EXPECT_TRUE(same_bits(all.value().rows(3 * r, 3 * r + 3), mine(r, 3)));
+    all.backward(mine(me, 3 * n));
+    EXPECT_TRUE(same_bits(x.grad(), sum_rows(Variable(mine(me, 3 * n)), group).value()));
+
+    Variable parts(mine(me, 2 * n), true);
+    Variable sum = sum_rows(parts, group);
+    ASSERT_EQ(sum.shape(), (Shape{2, 2}));
+    const Tensor expected = filled<float>({2, 2}, [&](auto i) {
+      float total = part(0, me * 4 + i);
+      for (int r = 1; r < n; ++r) total += part(r, me * 4 + i);
+      return total;
+    });
+    EXPECT_TRUE(same_bits(sum.value(), expected));
+    sum.backward(mine(me, 2));
+    for (int r = 0; r < n; ++r) EXPECT_TRUE(same_bits(parts.grad().rows(2 * r, 2 * r + 2), mine(r, 2)));
+    if (n > 1) {
+      EXPECT_THROW(sum_rows(Variable(mine(me, 2 * n + 1)), group), Error);
+    }
   });
 }
 

@@ -38,6 +38,8 @@ class DeviceCollectives {
   void check() {
     for (std::int64_t n : {0, 1, 3, 1000}) sums(random({n}, seed()));
     sums(random({5, 7}, seed()).rows(2, 4));  // memory of others on both sides
+    for (std::int64_t n : {0, 1, 37})
+      for (DType dtype : {DType::f32, DType::bf16}) sums_of_parts(cast(random({group_.size() * n, 3}, seed()), dtype));
     integers();
     largest_floats();
     for (DType dtype : {DType::f32, DType::bf16}) rows(cast(random({total(true), 3}, seed()), dtype));
@@ -72,6 +74,19 @@ class DeviceCollectives {
     else
       expect_near(host_copy(x), expected, tolerance_);
     EXPECT_TRUE(same_bits(host_copy(x), host_copy(started)));
+  }
+
+  // bf16 rounds n - 1 times more, to 2^-8 of numbers below n.
+  void sums_of_parts(const Tensor& mine) {
+    const Shape part = mine.shape().with(0, mine.dim(0) / group_.size());
+    Tensor out = Tensor::empty(part, mine.dtype(), device_), expected = Tensor::empty(part, mine.dtype(), Device{});
+    group_.reduce_scatter(out, on_device(mine));
+    host_.reduce_scatter(expected, mine);
+    const double tolerance = mine.dtype() == DType::f32 ? tolerance_ : std::ldexp(tolerance_, 24 - 8);
+    if (tolerance == 0)
+      EXPECT_TRUE(same_bits(host_copy(out), expected)) << "reduce_scatter of " << mine.dtype() << ' ' << mine.shape();
+    else
+      expect_near(cast(host_copy(out), DType::f32), cast(expected, DType::f32), tolerance);
   }
 
   void integers() {

@@ -31,35 +31,35 @@ Tensor sum_by_definition(std::size_t parameter, const Shape& shape, const std::v
   return sum;
 }
 
-// Whatever travels together, each parameter gets the bits of its own sum: dense ones over all ranks, experts over the
-// ranks that hold the same.
+// Whatever travels together, each parameter gets the bits of its own sum: over all ranks what is whole everywhere, over
+// the ranks that hold the same part or the same experts what is not.
 TEST(SumGradients, BucketsDoNotChangeABit) {
   const std::vector<Shape> shapes{{3, 5}, {1}, {40, 30}, {0, 4}, {7}, {64}, {2, 3, 4}, {11}, {9, 9}};
   test::on_ranks([&](ProcessGroup& world) {
-    for (int expert : {1, 2}) {
-      if (world.size() % expert != 0) continue;
-      Mesh mesh({.expert = expert}, world);
+    for (int parts : {1, 2}) {
+      if (world.size() % parts != 0) continue;
+      Mesh mesh({.tensor = parts, .expert = parts}, world);
+      constexpr Replicas kReplicas[] = {Replicas::tokens, Replicas::expert_data, Replicas::data};
       for (std::int64_t bucket_bytes : {0, 100, 4096, 1 << 20}) {
         Parameters parameters;
         for (std::size_t p = 0; p < shapes.size(); ++p) {
           Variable variable(test::random(shapes[p], 1), true);
           if (const Tensor grad = local_gradient(p, shapes[p], world.rank())) variable.accumulate(grad);
-          parameters.push_back({.name = text("p", p),
-                                .variable = variable,
-                                .global_shape = shapes[p],
-                                .replicas = p % 4 == 1 ? Replicas::expert_data : Replicas::data});
+          parameters.push_back(
+              {.name = text("p", p), .variable = variable, .global_shape = shapes[p], .replicas = kReplicas[p % 3]});
         }
         sum_gradients(parameters, mesh, bucket_bytes);
         for (std::size_t p = 0; p < shapes.size(); ++p) {
-          const bool shared_by_all = parameters[p].replicas == Replicas::data;
-          const auto ranks = shared_by_all ? mesh.layout.dense.peers(world.rank(), {Axis::dp})
-                                           : mesh.layout.expert.peers(world.rank(), {Axis::edp});
+          const Layout& layout = mesh.layout;
+          const auto ranks = p % 3 == 0   ? layout.dense.peers(world.rank(), {Axis::dp, Axis::tp})
+                             : p % 3 == 1 ? layout.expert.peers(world.rank(), {Axis::edp})
+                                          : layout.dense.peers(world.rank(), {Axis::dp});
           const Tensor& grad = parameters[p].variable.grad();
           const Tensor expected = sum_by_definition(p, shapes[p], ranks);
           ASSERT_TRUE(grad);
           ASSERT_EQ(grad.shape(), shapes[p]);
           EXPECT_EQ(std::memcmp(grad.bytes(), expected.bytes(), grad.size_in_bytes()), 0)
-              << parameters[p].name << ", buckets of " << bucket_bytes << ", ep = " << expert;
+              << parameters[p].name << ", buckets of " << bucket_bytes << ", " << describe(mesh.layout);
         }
       }
     }
@@ -79,6 +79,7 @@ class NotingGroup final : public ProcessGroup {
   void do_all_reduce(Tensor& x, Reduce) override { calls_.push_back(x.numel()); }
   void do_broadcast(Tensor&, int) override {}
   void do_all_gather(Tensor&, const Tensor&) override {}
+  void do_reduce_scatter(Tensor&, const Tensor&) override {}
   void do_all_to_all(Tensor&, std::span<const int>, const Tensor&, std::span<const int>) override {}
   std::unique_ptr<ProcessGroup> do_split(int) override { return make_self_group(); }
 
@@ -89,7 +90,7 @@ TEST(SumGradients, BucketsFillUpButNotOver) {
   const auto world = make_self_group();
   Mesh mesh({}, *world);
   std::vector<std::int64_t> calls;
-  mesh.data = std::make_unique<NotingGroup>(calls);
+  mesh.tokens = std::make_unique<NotingGroup>(calls);
   Parameters parameters;
   for (std::int64_t n : {4, 6, 1, 30, 2, 2, 2, 10}) {
     const Variable variable(test::random({n}, 1), true);
@@ -188,7 +189,7 @@ TEST(GradientBuckets, LeaveDuringBackwardWithTheSameBits) {
         const std::vector<Tensor> actual = gradients(bucket_bytes, true);
         for (std::size_t p = 0; p < actual.size(); ++p)
           EXPECT_EQ(std::memcmp(actual[p].bytes(), expected[p].bytes(), actual[p].size_in_bytes()), 0)
-              << model.parameters[p].name << ", buckets of " << bucket_bytes << ", ep = " << expert;
+              << model.parameters[p].name << ", buckets of " << bucket_bytes << ", " << describe(mesh.layout);
       }
     }
   });
@@ -197,7 +198,7 @@ TEST(GradientBuckets, LeaveDuringBackwardWithTheSameBits) {
 // A mesh of two ranks, of which this one notes the sizes of what leaves.
 struct Noting {
   explicit Noting(std::vector<std::int64_t> sizes) {
-    mesh.data = std::make_unique<NotingGroup>(calls);
+    mesh.tokens = std::make_unique<NotingGroup>(calls);
     for (std::int64_t n : sizes) {
       const Variable variable(test::random({n}, 1), true);
       parameters.push_back({.name = text("p", n), .variable = variable, .global_shape = variable.shape()});

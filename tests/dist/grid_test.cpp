@@ -46,18 +46,40 @@ TEST(Layout, DataZeroIsTheWholeWorld) {
   EXPECT_EQ(layout.expert.extent(Axis::edp), 3);
 }
 
-// 200 layouts: along either expert axis the groups cover every rank once, the peers of a peer are the same group, the
-// coordinate counts the group's ranks in order, and a row and a column meet in one rank.
+TEST(Layout, TensorRanksAreNeighboursAndExpertsFoldOverThem) {
+  const Layout layout({.tensor = 2, .expert = 2, .expert_tensor = 2}, 8);
+  EXPECT_EQ(describe(layout), "data 4, tensor 2, expert 2, expert_tensor 2");
+  EXPECT_EQ(layout.dense.peers(5, {Axis::tp}), (std::vector{4, 5}));
+  EXPECT_EQ(layout.dense.peers(5, {Axis::dp}), (std::vector{1, 3, 5, 7}));
+  EXPECT_EQ(layout.expert.peers(5, {Axis::etp}), (std::vector{4, 5}));
+  EXPECT_EQ(layout.expert.peers(5, {Axis::ep}), (std::vector{5, 7}));
+  EXPECT_EQ(layout.expert.peers(5, {Axis::edp}), (std::vector{1, 5}));
+  // Experts spread over tensor ranks, none cut.
+  const Layout folded({.tensor = 4, .expert = 8}, 8);
+  EXPECT_EQ(folded.expert.peers(5, {Axis::ep}), (std::vector{0, 1, 2, 3, 4, 5, 6, 7}));
+  EXPECT_EQ(folded.dense.peers(5, {Axis::tp}), (std::vector{4, 5, 6, 7}));
+}
+
+// 200 layouts: along every axis the groups cover every rank once, the peers of a peer are the same group, the
+// coordinate counts the group's ranks in order, and groups along different axes of one view meet in one rank.
 TEST(Layout, AxesPartitionTheWorld) {
   for (unsigned i = 0; i < 200; ++i) {
-    const auto bits = philox({7, 0}, i);
-    const int expert = 1 + static_cast<int>(bits[0] % 8), copies = 1 + static_cast<int>(bits[1] % 8);
-    const int world = expert * copies;
-    const Layout layout({.data = bits[2] % 2 ? world : 0, .expert = expert}, world);
+    const auto bits = philox({7, 0}, i), more = philox({8, 0}, i);
+    const int expert = 1 + static_cast<int>(bits[0] % 4), copies = 1 + static_cast<int>(bits[1] % 4),
+              expert_tensor = 1 + static_cast<int>(more[0] % 3);
+    const int world = expert * copies * expert_tensor;
+    int tensor = 1 + static_cast<int>(more[1] % 6);
+    while (world % tensor != 0) --tensor;
+    const Layout layout(
+        {.data = bits[2] % 2 ? world / tensor : 0, .tensor = tensor, .expert = expert, .expert_tensor = expert_tensor},
+        world);
     ASSERT_EQ(layout.dense.size(), world);
     ASSERT_EQ(layout.expert.size(), world);
-    for (auto [grid, axis] :
-         {std::pair{&layout.dense, Axis::dp}, {&layout.expert, Axis::edp}, {&layout.expert, Axis::ep}}) {
+    for (auto [grid, axis] : {std::pair{&layout.dense, Axis::dp},
+                              {&layout.dense, Axis::tp},
+                              {&layout.expert, Axis::edp},
+                              {&layout.expert, Axis::ep},
+                              {&layout.expert, Axis::etp}}) {
       std::set<std::vector<int>> groups;
       std::vector<int> seen(static_cast<std::size_t>(world));
       for (int rank = 0; rank < world; ++rank) {
@@ -68,14 +90,16 @@ TEST(Layout, AxesPartitionTheWorld) {
         if (groups.insert(peers).second)
           for (int peer : peers) ++seen[static_cast<std::size_t>(peer)];
       }
-      ASSERT_EQ(seen, std::vector<int>(static_cast<std::size_t>(world), 1))
-          << axis << " of " << copies << 'x' << expert;
+      ASSERT_EQ(seen, std::vector<int>(static_cast<std::size_t>(world), 1)) << axis << " of " << describe(layout);
     }
     for (int rank = 0; rank < world; ++rank) {
-      const auto row = layout.expert.peers(rank, {Axis::ep}), column = layout.expert.peers(rank, {Axis::edp});
-      ASSERT_EQ(row.back() - row.front(), expert - 1) << "experts spread over neighbours";
+      const auto set = layout.expert.peers(rank, {Axis::ep, Axis::etp}),
+                 column = layout.expert.peers(rank, {Axis::edp});
+      ASSERT_EQ(set.back() - set.front(), expert * expert_tensor - 1) << "experts spread over neighbours";
+      const auto row = layout.dense.peers(rank, {Axis::tp});
+      ASSERT_EQ(row.back() - row.front(), tensor - 1) << "dense layers cut over neighbours";
       std::vector<int> both;
-      std::ranges::set_intersection(row, column, std::back_inserter(both));
+      std::ranges::set_intersection(set, column, std::back_inserter(both));
       ASSERT_EQ(both, std::vector{rank});
     }
   }
@@ -93,12 +117,19 @@ std::string refusal(const ParallelConfig& config, int world) {
 
 TEST(Layout, SaysWhichLayoutsWouldFit) {
   EXPECT_EQ(refusal({.data = 4, .expert = 3}, 4),
-            "parallel.expert = 3 does not divide parallel.data = 4; 1, 2 and 4 do");
+            "parallel.expert = 3 does not divide data x tensor = 4; 1, 2 and 4 do");
   EXPECT_EQ(refusal({.data = 0, .expert = 7}, 96),
-            "parallel.expert = 7 does not divide parallel.data = 96; 3, 4, 6 and 8 do");
-  EXPECT_EQ(refusal({.data = 1, .expert = 2}, 1), "parallel.expert = 2 does not divide parallel.data = 1; 1 does");
+            "parallel.expert = 7 does not divide data x tensor = 96; 3, 4, 6 and 8 do");
+  EXPECT_EQ(refusal({.data = 1, .expert = 2}, 1), "parallel.expert = 2 does not divide data x tensor = 1; 1 does");
   EXPECT_EQ(refusal({.data = 3}, 4), "parallel.data = 3 does not fit 4 ranks; 4 does, or 0 for all of them");
   EXPECT_EQ(refusal({.data = 2}, 1), "parallel.data = 2 does not fit 1 rank; 1 does, or 0 for all of them");
+  EXPECT_EQ(refusal({.tensor = 3}, 4), "parallel.tensor = 3 does not divide the run's 4 ranks; 1, 2 and 4 do");
+  EXPECT_EQ(refusal({.data = 4, .tensor = 2}, 4),
+            "parallel.data = 4 with parallel.tensor = 2 does not fit 4 ranks; 2 does, or 0 for all of them");
+  EXPECT_EQ(refusal({.tensor = 2, .expert = 4, .expert_tensor = 2}, 4),
+            "parallel.expert = 4 does not divide data x tensor / expert_tensor = 2; 1 and 2 do");
+  EXPECT_EQ(refusal({.expert_tensor = 8}, 4),
+            "parallel.expert_tensor = 8 does not divide data x tensor = 4; 1, 2 and 4 do");
   EXPECT_NE(refusal({.data = 4, .expert = 0}, 4), "accepted");
   EXPECT_NE(refusal({.data = 4, .expert = -2}, 4), "accepted");
 }

@@ -44,9 +44,9 @@ TEST(ThreadGroup, AFailureReachesRanksInEveryGroup) {
     const auto what = failure_of(4, [&](ProcessGroup& world) {
       const Mesh mesh({.expert = 2}, world);
       Tensor x = test::random({64}, 1);
-      mesh.expert->all_reduce(x, Reduce::sum);
+      mesh.experts->all_reduce(x, Reduce::sum);
       if (world.rank() == failing) throw std::runtime_error("not even an Error");
-      while (true) (x.numel() % 2 ? mesh.expert_data : mesh.expert)->all_reduce(x, Reduce::sum);
+      while (true) (x.numel() % 2 ? mesh.expert_data : mesh.experts)->all_reduce(x, Reduce::sum);
     });
     EXPECT_EQ(what, "not even an Error");
   }

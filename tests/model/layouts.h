@@ -8,6 +8,7 @@
 #include "grad_check.h"
 #include "model/placement.h"
 #include "model/transformer.h"
+#include "slices.h"
 
 // A small model's losses and gradients on a world of any kind beside those of one rank.
 namespace switchyard::test {
@@ -52,8 +53,8 @@ inline void skew_routers(Parameters& parameters) {
   }
 }
 
-inline ModelRun run_model(const SmallModel& small, ProcessGroup& world, int expert_ranks) {
-  Mesh mesh({.data = world.size(), .expert = expert_ranks}, world);
+inline ModelRun run_model(const SmallModel& small, ProcessGroup& world, const ParallelConfig& parallel = {}) {
+  Mesh mesh(parallel, world);
   Transformer model(small.model, small.moe, DType::f32, 7, Device{}, mesh);
   skew_routers(model.parameters());
   constexpr std::int64_t seq = SmallModel::kSeq, batch = SmallModel::kBatch;
@@ -61,11 +62,11 @@ inline ModelRun run_model(const SmallModel& small, ProcessGroup& world, int expe
   for (std::int64_t i = 0; i <= batch * seq; ++i)
     stream.push_back(std::int32_t(philox({5, 0}, std::uint64_t(i))[0] % 31));
 
-  const std::int64_t mine = batch / world.size() / small.micro_batches;
+  const std::int64_t mine = batch / mesh.data->size() / small.micro_batches;
   Tensor losses = Tensor::zeros({2}, DType::f32, Device{});
   Tensor kept = Tensor::zeros({small.moe.experts}, DType::i32, Device{});
   for (std::int64_t part = 0; part < small.micro_batches; ++part) {
-    const std::int64_t begin = (part * world.size() + world.rank()) * mine * seq, end = begin + mine * seq;
+    const std::int64_t begin = (part * mesh.data->size() + mesh.data->rank()) * mine * seq, end = begin + mine * seq;
     const std::span<const std::int32_t> all(stream);
     const Tensor tokens =
         Tensor::of(all.subspan(std::size_t(begin), std::size_t(end - begin)), {end - begin}, Device{});
@@ -98,8 +99,8 @@ inline void expect_same_run(const ModelRun& part, const ModelRun& whole, double 
   for (std::size_t i = 0; i < part.parameters.size(); ++i) {
     const Parameter& p = part.parameters[i];
     SCOPED_TRACE(p.name);
-    const Tensor& expected = whole.parameters[i].variable.grad();
-    expect_near(p.variable.grad(), expected.rows(p.origin[0], p.origin[0] + p.variable.shape()[0]), rounding);
+    expect_near(p.variable.value(), slice_of(whole.parameters[i].variable.value(), p), 0);
+    expect_near(p.variable.grad(), slice_of(whole.parameters[i].variable.grad(), p), rounding);
   }
 }
 
@@ -113,16 +114,16 @@ inline void expect_same_bits(const ModelRun& a, const ModelRun& b) {
 }
 
 // The check that runs on threads and under mpirun alike: this world beside one rank that does all the work.
-inline void check_layout(ProcessGroup& world, int expert_ranks, const SmallModel& small = {}) {
+inline void check_layout(ProcessGroup& world, const ParallelConfig& parallel, const SmallModel& small = {}) {
   const auto self = make_self_group();
-  const ModelRun whole = run_model(small, *self, 1);
+  const ModelRun whole = run_model(small, *self);
   if (small.moe.experts > 0) {
     ASSERT_EQ(whole.kept_E[2], 0) << "expert 2 was to stay empty";
     std::int64_t kept = 0;
     for (const std::int64_t k : whole.kept_E) kept += k;
     ASSERT_LT(kept, small.moe.top_k * SmallModel::kBatch * SmallModel::kSeq) << "something was to be dropped";
   }
-  expect_same_run(run_model(small, world, expert_ranks), whole);
+  expect_same_run(run_model(small, world, parallel), whole);
 }
 
 }  // namespace switchyard::test

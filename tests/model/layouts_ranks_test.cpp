@@ -6,13 +6,18 @@ namespace {
 
 using test::SmallModel;
 
-// One rank, 2 data, 2 expert, 4 expert, and 2 data x 2 expert ranks, each beside one rank that does all the work.
+// Every layout of 1, 2 and 4 ranks, each beside one rank that does all the work: dense layers cut over up to 4 ranks,
+// where 2 share a key head, routing groups that lie over several ranks, and experts spread and cut.
 void check_every_layout(const SmallModel& small) {
   test::on_ranks({1, 2, 4}, [&](ProcessGroup& world) {
-    for (int expert_ranks = 1; expert_ranks <= world.size(); expert_ranks *= 2) {
-      SCOPED_TRACE(text(world.size(), " ranks, experts over ", expert_ranks));
-      test::check_layout(world, expert_ranks, small);
-    }
+    const int ranks = world.size();
+    for (int tensor = 1; tensor <= ranks; tensor *= 2)
+      for (int expert = 1; expert <= ranks; expert *= 2)
+        for (int expert_tensor = 1; expert * expert_tensor <= ranks; expert_tensor *= 2) {
+          const ParallelConfig parallel{.tensor = tensor, .expert = expert, .expert_tensor = expert_tensor};
+          SCOPED_TRACE(describe(Layout(parallel, ranks)));
+          test::check_layout(world, parallel, small);
+        }
   });
 }
 
@@ -24,12 +29,26 @@ TEST(ModelLayouts, EqualOneRankWithABalanceLossOverTheMicroBatch) {
   check_every_layout(small);
 }
 
+TEST(ModelLayouts, EqualOneRankWithPaddedDispatchAndTiedEmbeddings) {
+  SmallModel small;
+  small.moe.dispatch = Dispatch::padded;
+  small.moe.group_size = 4;
+  small.model.tied_embeddings = true;
+  check_every_layout(small);
+}
+
+TEST(ModelLayouts, EqualOneRankWithRecomputation) {
+  SmallModel small;
+  small.recompute = Recompute::block;
+  check_every_layout(small);
+}
+
 TEST(Recompute, GivesTheSameBits) {
   test::on_ranks({2}, [](ProcessGroup& world) {
     SmallModel small;
-    const test::ModelRun kept = test::run_model(small, world, 2);
+    const test::ModelRun kept = test::run_model(small, world, {.expert = 2});
     small.recompute = Recompute::block;
-    test::expect_same_bits(test::run_model(small, world, 2), kept);
+    test::expect_same_bits(test::run_model(small, world, {.expert = 2}), kept);
   });
 }
 

@@ -14,16 +14,16 @@ using test::SmallModel;
 TEST(MicroBatches, SumToTheWholeBatch) {
   const auto self = make_self_group();
   SmallModel small;
-  const test::ModelRun whole = test::run_model(small, *self, 1);
+  const test::ModelRun whole = test::run_model(small, *self);
   small.micro_batches = 4;
-  test::expect_same_run(test::run_model(small, *self, 1), whole);
+  test::expect_same_run(test::run_model(small, *self), whole);
 }
 
 TEST(DenseModel, HasNoExpertsAndNoRouterLoss) {
   const auto self = make_self_group();
   SmallModel small;
   small.moe.experts = 0;
-  const test::ModelRun run = test::run_model(small, *self, 1);
+  const test::ModelRun run = test::run_model(small, *self);
   EXPECT_EQ(run.loss, run.lm_loss);
   for (const Parameter& p : run.parameters) EXPECT_EQ(p.name.find("experts"), std::string::npos);
 }

@@ -5,13 +5,14 @@
 #include "dist/gradients.h"
 #include "grad_check.h"
 #include "moe/definition.h"
+#include "slices.h"
 
 namespace switchyard {
 namespace {
 
 using test::at, test::random, test::Rows;
 
-constexpr std::int64_t kDim = 6, kWidth = 5, kTokensPerRank = 8;
+constexpr std::int64_t kDim = 6, kWidth = 6, kTokensPerRank = 8;
 
 // The experts' weights and a router that never chooses expert 2 and mostly chooses expert 0: an empty expert, uneven
 // loads and, with a capacity, drops.
@@ -154,8 +155,8 @@ Variable total(const Variable& y, const Tensor& dy, const Variable& loss) {
   return record("total", value, {y, loss}, [dy](const Tensor& d) -> Grads { return {dy, d}; });
 }
 
-Result run(const MoeConfig& config, ProcessGroup& world, int expert_ranks, std::int64_t all_tokens) {
-  Mesh mesh({.data = world.size(), .expert = expert_ranks}, world);
+Result run(const MoeConfig& config, ProcessGroup& world, const ParallelConfig& parallel, std::int64_t all_tokens) {
+  Mesh mesh(parallel, world);
   Layer layer(config, mesh);
   const std::int64_t mine = all_tokens / world.size(), first = mine * world.rank();
   const Variable x(tokens(mine, first), true);
@@ -166,20 +167,23 @@ Result run(const MoeConfig& config, ProcessGroup& world, int expert_ranks, std::
   return {result.y_TD.value(), x.grad(), at(result.loss_1.value(), 0), layer.parameters};
 }
 
-class MoeLayouts : public testing::TestWithParam<std::tuple<int, int>> {};
+// Ranks, those that experts are spread over, and those that each is cut over.
+class MoeLayouts : public testing::TestWithParam<std::tuple<int, int, int>> {};
 INSTANTIATE_TEST_SUITE_P(Ranks, MoeLayouts,
-                         testing::Values(std::tuple{2, 1}, std::tuple{2, 2}, std::tuple{4, 4}, std::tuple{4, 2}));
+                         testing::Values(std::tuple{2, 1, 1}, std::tuple{2, 2, 1}, std::tuple{4, 4, 1},
+                                         std::tuple{4, 2, 1}, std::tuple{2, 1, 2}, std::tuple{4, 2, 2},
+                                         std::tuple{4, 1, 2}));
 
 TEST_P(MoeLayouts, EqualOneRank) {
-  const auto [ranks, expert_ranks] = GetParam();
+  const auto [ranks, expert_ranks, expert_tensor_ranks] = GetParam();
   for (const MoeConfig& config : kRouters) {
     const std::int64_t all = kTokensPerRank * ranks;
     Result whole;
-    run_ranks(1, [&](ProcessGroup& self) { whole = run(config, self, 1, all); });
+    run_ranks(1, [&](ProcessGroup& self) { whole = run(config, self, {}, all); });
     std::vector<Result> parts(static_cast<std::size_t>(ranks));
-    run_ranks(ranks, [&, ep = expert_ranks](ProcessGroup& world) {
-      parts[std::size_t(world.rank())] = run(config, world, ep, all);
-    });
+    const ParallelConfig parallel{.expert = expert_ranks, .expert_tensor = expert_tensor_ranks};
+    run_ranks(ranks,
+              [&](ProcessGroup& world) { parts[std::size_t(world.rank())] = run(config, world, parallel, all); });
     // The same products, summed over other groupings of the tokens: f32 rounding of sums of up to 64 terms.
     constexpr double kRounding = 5e-6;
     double loss = 0;
@@ -191,8 +195,7 @@ TEST_P(MoeLayouts, EqualOneRank) {
       for (std::size_t i = 0; i < part.parameters.size(); ++i) {
         const Parameter& p = part.parameters[i];
         const Tensor& expected = whole.parameters[i].variable.grad();
-        test::expect_near(p.variable.grad(), expected.rows(p.origin[0], p.origin[0] + p.variable.shape()[0]),
-                          kRounding);
+        test::expect_near(p.variable.grad(), test::slice_of(expected, p), kRounding);
       }
     }
     EXPECT_NEAR(loss, whole.loss, kRounding * (1 + whole.loss));
@@ -204,14 +207,14 @@ TEST(MicroBatchBalance, CountsTheTokensOfEveryRank) {
   config.balance_scope = BalanceScope::micro_batch;
   config.z_loss = 0;
   Result whole;
-  run_ranks(1, [&](ProcessGroup& self) { whole = run(config, self, 1, 16); });
+  run_ranks(1, [&](ProcessGroup& self) { whole = run(config, self, {}, 16); });
   std::vector<Result> parts(2);
-  run_ranks(2, [&](ProcessGroup& world) { parts[std::size_t(world.rank())] = run(config, world, 2, 16); });
+  run_ranks(2, [&](ProcessGroup& world) { parts[std::size_t(world.rank())] = run(config, world, {.expert = 2}, 16); });
   EXPECT_NEAR(parts[0].loss + parts[1].loss, whole.loss, 1e-6);
 
   config.balance_scope = BalanceScope::group;
   Result by_group;
-  run_ranks(1, [&](ProcessGroup& self) { by_group = run(config, self, 1, 16); });
+  run_ranks(1, [&](ProcessGroup& self) { by_group = run(config, self, {}, 16); });
   EXPECT_GT(std::abs(by_group.loss - whole.loss), 1e-5) << "the two scopes should differ on these tokens";
 }
 

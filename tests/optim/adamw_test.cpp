@@ -87,7 +87,7 @@ TEST(AdamW, ProductsReadTheNewWeights) {
 TEST(AdamW, ListsItsStatesCutLikeTheParameters) {
   Parameters parameters{parameter("a", random({2, 3}, 1)), parameter("b", random({4, 2, 3}, 1))};
   parameters[1].global_shape = {8, 2, 3};
-  parameters[1].origin = {4};
+  parameters[1].boxes = {{{4}, {4, 2, 3}}};
   parameters[1].replicas = Replicas::expert_data;
   const AdamW adamw(parameters, config());
   const auto states = adamw.states();
@@ -98,7 +98,7 @@ TEST(AdamW, ListsItsStatesCutLikeTheParameters) {
   EXPECT_EQ(states[3].name, "optimizer.exp_avg_sq.b");
   EXPECT_EQ(states[3].value.shape(), (Shape{4, 2, 3}));
   EXPECT_EQ(states[3].global_shape, (Shape{8, 2, 3}));
-  EXPECT_EQ(states[3].origin, (Origin{4}));
+  EXPECT_EQ(states[3].boxes, parameters[1].boxes);
   EXPECT_EQ(states[3].replicas, Replicas::expert_data);
   for (const OptimizerState& s : states) test::expect_near(s.value, zeros_like(s.value), 0);
 }

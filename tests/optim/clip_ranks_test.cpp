@@ -16,30 +16,37 @@ Parameter with_gradient(Tensor gradient, Replicas replicas) {
   return {.name = "p", .variable = v, .global_shape = gradient.shape(), .replicas = replicas};
 }
 
-// The gradients of a model with 12 experts, as summed over replicas: this rank's part of the experts.
+// This rank's rows where the group shares them out.
+Tensor part(const Tensor& whole, const ProcessGroup& group) {
+  const std::int64_t rows = whole.dim(0) / group.size();
+  return whole.rows(rows * group.rank(), rows * (group.rank() + 1));
+}
+
+// The gradients of a model with 12 experts, as summed over replicas: this rank's part of the experts and of a matrix.
 Parameters model(Mesh& mesh) {
-  const std::int64_t local = 12 / mesh.expert->size(), first = mesh.expert->rank() * local;
-  return {with_gradient(random({7, 5}, 1), Replicas::data),
-          with_gradient(random({12, 3, 4}, 2, 2).rows(first, first + local), Replicas::expert_data),
-          with_gradient(random({6}, 3), Replicas::data)};
+  return {with_gradient(random({7, 5}, 1), Replicas::tokens),
+          with_gradient(part(random({12, 3, 4}, 2, 2), *mesh.experts), Replicas::expert_data),
+          with_gradient(part(random({12}, 3), *mesh.tensor), Replicas::data)};
 }
 
 double expected_norm() {
   double squares = 0;
-  for (const Tensor& g : {random({7, 5}, 1), random({12, 3, 4}, 2, 2), random({6}, 3)}) squares += test::dot(g, g);
+  for (const Tensor& g : {random({7, 5}, 1), random({12, 3, 4}, 2, 2), random({12}, 3)}) squares += test::dot(g, g);
   return std::sqrt(squares);
 }
 
 TEST(GradientNorm, CountsEachParameterOnceOnEveryLayout) {
   on_ranks([](ProcessGroup& world) {
-    for (int expert = 1; expert <= world.size(); ++expert) {
-      if (world.size() % expert != 0 || 12 % expert != 0) continue;
-      Mesh mesh({.data = world.size(), .expert = expert}, world);
-      const GradientNorm result = gradient_norm(model(mesh), mesh, 0.5);
-      // Squares are summed in double and rounded to f32 once for each rank, 6e-8 each; the root halves that.
-      EXPECT_NEAR(result.norm(), expected_norm(), 3e-7 * expected_norm()) << expert << " of " << world.size();
-      EXPECT_NEAR(at(result.grad_scale_1, 0), 0.5 / (expected_norm() + 1e-6), 1e-7);
-    }
+    const auto divides = [&](int n) { return world.size() % n == 0 && 12 % n == 0; };
+    for (int tensor = 1; tensor <= world.size(); ++tensor)
+      for (int expert = 1; expert <= world.size(); ++expert) {
+        if (!divides(tensor) || !divides(expert)) continue;
+        Mesh mesh({.tensor = tensor, .expert = expert}, world);
+        const GradientNorm result = gradient_norm(model(mesh), mesh, 0.5);
+        // Squares are summed in double and rounded to f32 once for each rank, 6e-8 each; the root halves that.
+        EXPECT_NEAR(result.norm(), expected_norm(), 3e-7 * expected_norm()) << describe(mesh.layout);
+        EXPECT_NEAR(at(result.grad_scale_1, 0), 0.5 / (expected_norm() + 1e-6), 1e-7);
+      }
   });
 }
 
@@ -58,7 +65,7 @@ TEST(GradientNorm, AMissingGradientCountsAsZeros) {
   on_ranks({1, 2, 4}, [](ProcessGroup& world) {
     Mesh mesh({.data = world.size(), .expert = world.size()}, world);
     Parameters parameters{with_gradient(floats({2}, {3, 0}), Replicas::data)};
-    if (mesh.expert->rank() == 0) parameters.push_back(with_gradient(floats({1}, {4}), Replicas::expert_data));
+    if (mesh.experts->rank() == 0) parameters.push_back(with_gradient(floats({1}, {4}), Replicas::expert_data));
     EXPECT_NEAR(gradient_norm(parameters, mesh, 1).norm(), 5, 1e-6);
   });
 }

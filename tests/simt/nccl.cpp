@@ -18,10 +18,11 @@
 #include "simt/guarded.h"
 #include "simt/nccl_faults.h"
 #include "simt/streams.h"
+#include "tensor/dtype.h"
 
 namespace {
 
-enum class Kind { all_reduce, broadcast, all_gather, send, receive };
+enum class Kind { all_reduce, reduce_scatter, broadcast, all_gather, send, receive };
 
 // One call. Its ranks agree in what `same` holds.
 struct Call {
@@ -37,7 +38,7 @@ struct Call {
   std::shared_ptr<int> left = {};  // that are not done
 
   auto same() const { return std::tuple(kind, count, type, argument); }
-  std::size_t bytes() const { return count * (type == ncclUint8 ? 1 : 4); }
+  std::size_t bytes() const { return count * (type == ncclUint8 ? 1 : type == ncclBfloat16 ? 2 : 4); }
 };
 
 struct Clique {
@@ -98,6 +99,22 @@ void finish(Call& call) {
 float combine(float a, float b, int op) { return op == ncclSum ? a + b : std::fmax(a, b); }  // drops NaN, as NCCL does
 std::int32_t combine(std::int32_t a, std::int32_t b, int op) { return op == ncclSum ? a + b : std::max(a, b); }
 
+// Each rank's block, rounded after each addition.
+template <class T>
+void reduce_scatter(std::map<int, Call>& calls) {
+  const std::size_t n = calls.size(), count = calls.at(0).count;
+  for (auto& [rank, call] : calls)
+    for (std::size_t i = 0; i < count; ++i) {
+      T result{};
+      for (std::size_t step = 0; step < n; ++step) {
+        const auto* from = reinterpret_cast<const T*>(calls.at(int((i / 4 + 1 + step) % n)).from);
+        const T part = from[std::size_t(rank) * count + i];
+        result = step == 0 ? part : T(float(result) + float(part));
+      }
+      std::memcpy(call.to + i * sizeof(T), &result, sizeof(T));
+    }
+}
+
 template <class T>
 void all_reduce(std::map<int, Call>& calls) {
   const std::size_t n = calls.size(), count = calls.at(0).count;
@@ -115,6 +132,9 @@ void carry_out(std::map<int, Call>& calls) {
   switch (first.kind) {
     case Kind::all_reduce:
       first.type == ncclFloat32 ? all_reduce<float>(calls) : all_reduce<std::int32_t>(calls);
+      break;
+    case Kind::reduce_scatter:
+      first.type == ncclFloat32 ? reduce_scatter<float>(calls) : reduce_scatter<switchyard::bf16>(calls);
       break;
     case Kind::broadcast:
       for (auto& [rank, call] : calls) std::memmove(call.to, calls.at(first.argument).from, first.bytes());
@@ -317,6 +337,11 @@ ncclResult_t ncclAllReduce(const void* from, void* to, std::size_t count, ncclDa
                            ncclComm_t comm, cudaStream_t stream) {
   return add(comm, stream,
              {Kind::all_reduce, static_cast<const std::byte*>(from), static_cast<std::byte*>(to), count, type, op});
+}
+ncclResult_t ncclReduceScatter(const void* from, void* to, std::size_t count, ncclDataType_t type, ncclRedOp_t op,
+                               ncclComm_t comm, cudaStream_t stream) {
+  return add(comm, stream,
+             {Kind::reduce_scatter, static_cast<const std::byte*>(from), static_cast<std::byte*>(to), count, type, op});
 }
 ncclResult_t ncclBroadcast(const void* from, void* to, std::size_t count, ncclDataType_t type, int root,
                            ncclComm_t comm, cudaStream_t stream) {

@@ -53,6 +53,47 @@ TEST(CrossEntropy, IsTheDefinitionForEveryTypeAndWidth) {
       }
 }
 
+// Words 0 … 6 on one rank, 7 … 9 on the next, 10 … 99 on the last.
+TEST(CrossEntropy, OfWordsCutOverRanksIsThatOfAll) {
+  constexpr std::int64_t kBegins[] = {0, 7, 10, 100};
+  const Tensor logits = random({5, 100}, 1, 10), target = ints({5}, {0, 99, -1, 8, 6});
+  for (DType gradient : {DType::f32, DType::bf16}) {
+    Tensor parts = poisoned({3, 5, 4}, DType::f32);
+    std::vector<Tensor> part_logits, part_target;
+    for (int p = 0; p < 3; ++p) {
+      const std::int64_t begin = kBegins[p], words = kBegins[p + 1] - begin;
+      Tensor mine = poisoned({5, words}, DType::f32), wanted = poisoned({5}, DType::i32);
+      for (std::int64_t r = 0; r < 5; ++r) {
+        for (std::int64_t v = 0; v < words; ++v)
+          mine.data<float>()[r * words + v] = logits.data<float>()[r * 100 + begin + v];
+        const std::int64_t t = target.data<std::int32_t>()[r] - begin;
+        wanted.data<std::int32_t>()[r] = static_cast<std::int32_t>(0 <= t && t < words ? t : -1);
+      }
+      Tensor part = parts.rows(p, p + 1).view({5, 4});
+      k.cross_entropy_part(part, mine, wanted);
+      part_logits.push_back(mine);
+      part_target.push_back(wanted);
+    }
+    const Result whole = cross_entropy(logits, target, 0.25f, gradient);
+    for (std::size_t p = 0; p < 3; ++p) {
+      const std::int64_t begin = kBegins[p], words = kBegins[p + 1] - begin;
+      Result r{poisoned({5}, DType::f32), poisoned({5, words}, gradient)};
+      k.cross_entropy_whole(r.loss_R, r.dlogits_RV, part_logits[p], part_target[p], parts, 0.25f);
+      // Another order of the sum, whose terms are relative to another largest logit first.
+      test::expect_near(r.loss_R, whole.loss_R, 4e-6);
+      for (std::int64_t row = 0; row < 5; ++row)
+        for (std::int64_t v = 0; v < words; ++v) {
+          const double expected = at(whole.dlogits_RV, row * 100 + begin + v);
+          ASSERT_NEAR(at(r.dlogits_RV, row * words + v), expected,
+                      2e-6 + (gradient == DType::bf16 ? 0x1p-8 * std::abs(expected) : 0));
+        }
+      Tensor none;
+      k.cross_entropy_whole(r.loss_R, none, part_logits[p], part_target[p], parts, 0.25f);
+      test::expect_near(r.loss_R, whole.loss_R, 4e-6);
+    }
+  }
+}
+
 TEST(CrossEntropy, IsTheDefinitionOnSeveralThreads) {
   const Tensor logits = random({40, 1000}, 2, 5);
   std::vector<std::int32_t> target;

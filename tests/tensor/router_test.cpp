@@ -51,6 +51,7 @@ Placed place(const Tensor& expert_TK, Placement placement) {
   };
   Tensor token = unanswered({placement.rows(expert_TK.dim(0), expert_TK.dim(1))});
   k.copy(slot, unanswered(slot.shape()));
+  if (placement.capacity > 0) k.admit(slot, expert_TK, placement);
   k.place(slot, token, count, expert_TK, placement);
   return {values(slot), values(token), values(count)};
 }

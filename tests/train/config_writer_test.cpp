@@ -21,7 +21,7 @@ Config unusual() {
              .d_model = 96,
              .n_layers = 7,
              .n_heads = 6,
-             .n_kv_heads = 3,
+             .n_kv_heads = 2,
              .head_dim = 18,
              .d_ff = 200,
              .activation = Activation::relu,
@@ -63,8 +63,7 @@ Config unusual() {
              .weight_decay = 0,
              .clip = 1e9,
              .schedule = {.kind = ScheduleKind::inverse_sqrt, .warmup_steps = 5, .min_ratio = 0.25, .decay_steps = 9}};
-  c.parallel.data = 6;
-  c.parallel.expert = 3;
+  c.parallel = {.data = 6, .tensor = 2, .expert = 3, .expert_tensor = 2};
   c.checkpoint = {.every = 17, .keep = 2};
   return c;
 }

@@ -42,7 +42,7 @@ class RunDir {
   Config config(int ranks, int expert_ranks, Precision precision = Precision::fp32) const {
     Config c;
     c.run = {.dir = (path_ / "run").string(), .seed = 3, .precision = precision, .threads = 1};
-    c.model = {.vocab_size = 258, .d_model = 16, .n_layers = 2, .n_heads = 2, .d_ff = 24};
+    c.model = {.vocab_size = 258, .d_model = 16, .n_layers = 2, .n_heads = 4, .n_kv_heads = 2, .d_ff = 24};
     c.moe = {.experts = 4, .top_k = 2, .capacity_factor = 1.0};
     c.data.train = {{.path = (path_ / "tokens").string()}};
     c.train = {.steps = 20, .seq_len = 8, .global_batch = 8};

@@ -58,6 +58,16 @@ TEST(Resume, TenAndTenStepsAreTwentyBitForBit) {
   });
 }
 
+// Experts spread over any number of the ranks, dense layers and experts cut over some.
+std::vector<ParallelConfig> layouts_of(int ranks) {
+  std::vector<ParallelConfig> layouts;
+  for (int expert = 1; expert <= ranks; expert *= 2) layouts.push_back({.data = ranks, .expert = expert});
+  layouts.push_back({.data = ranks / 2, .tensor = 2});
+  layouts.push_back({.data = ranks / 2, .tensor = 2, .expert = ranks / 2, .expert_tensor = 2});
+  layouts.push_back({.data = 1, .tensor = ranks, .expert = ranks});
+  return layouts;
+}
+
 TEST(Layouts, LossesAgreeOverTwentySteps) {
   test::on_ranks({2, 4}, [](ProcessGroup& world) {
     const RunDir dir("layouts", world);
@@ -66,8 +76,11 @@ TEST(Layouts, LossesAgreeOverTwentySteps) {
     alone.run.dir += text("-alone-", world.rank());
     Trainer one(alone, *self, ProgressStyle::none);
     const std::vector<double> expected = train(one, 20);
-    for (int expert_ranks = 1; expert_ranks <= world.size(); expert_ranks *= 2) {
-      Trainer trainer(dir.config(world.size(), expert_ranks), world, ProgressStyle::none);
+    for (const ParallelConfig& parallel : layouts_of(world.size())) {
+      Config config = dir.config(world.size(), 1);
+      config.parallel = parallel;
+      SCOPED_TRACE(describe(Layout(parallel, world.size())));
+      Trainer trainer(config, world, ProgressStyle::none);
       const std::vector<double> losses = train(trainer, 20);
       // f32 rounding, grown by AdamW over twenty steps: it divides by the root of tiny second moments.
       for (std::size_t i = 0; i < losses.size(); ++i) EXPECT_NEAR(losses[i], expected[i], 2e-3 * (1 + expected[i]));
@@ -80,18 +93,21 @@ TEST(Layouts, LossesAgreeOverTwentySteps) {
 TEST(Layouts, LossesAgreeWithMicroBatchesAndRecomputation) {
   test::on_ranks({2, 4}, [](ProcessGroup& world) {
     const RunDir dir("accumulation", world);
-    const auto losses = [&](bool apart, int expert_ranks, const std::string& name) {
-      Config config = dir.config(world.size(), expert_ranks);
+    const auto losses = [&](bool apart, const ParallelConfig& parallel, const std::string& name) {
+      Config config = dir.config(world.size(), 1);
+      config.parallel = parallel;
       config.run.dir += name;
       config.train.global_batch = 16;
-      config.train.micro_batch = apart ? 16 / world.size() / 2 : 16 / world.size();
+      config.train.micro_batch = apart ? 16 / parallel.data / 2 : 16 / parallel.data;
       config.train.recompute = apart ? Recompute::block : Recompute::none;
       Trainer trainer(config, world, ProgressStyle::none);
       return train(trainer, 5);
     };
-    const std::vector<double> expected = losses(false, 1, "-whole");
-    for (int expert_ranks = 1; expert_ranks <= world.size(); expert_ranks *= 2) {
-      const std::vector<double> actual = losses(true, expert_ranks, text("-parts-", expert_ranks));
+    const std::vector<double> expected = losses(false, {.data = world.size()}, "-whole");
+    int number = 0;
+    for (const ParallelConfig& parallel : layouts_of(world.size())) {
+      SCOPED_TRACE(describe(Layout(parallel, world.size())));
+      const std::vector<double> actual = losses(true, parallel, text("-parts-", ++number));
       // f32 rounding, grown by AdamW over five steps
       for (std::size_t i = 0; i < actual.size(); ++i) EXPECT_NEAR(actual[i], expected[i], 2e-3 * (1 + expected[i]));
     }

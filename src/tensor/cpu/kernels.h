@@ -66,6 +66,7 @@ void top_k_backward(Tensor& dp_TE, const Tensor& dweight_TK, const Tensor& weigh
                     const Tensor& p_TE, Renormalise);
 void count_choices(Tensor& chosen_GKE, const Tensor& expert_TK, Placement);
 void choice_fractions(Tensor& f_GE, const Tensor& chosen_GKE, std::int64_t counted, float tokens);
+void admit(Tensor& slot_TK, const Tensor& expert_TK, Placement placement);
 void place(Tensor& slot_TK, Tensor& token_N, Tensor& count_E, const Tensor& expert_TK, Placement);
 void balance_loss(Tensor& loss_1, const Tensor& p_TE, const Tensor& f_GE, float scale);
 void balance_loss_backward(Tensor& dp_TE, const Tensor& dloss_1, const Tensor& f_GE, float scale);
@@ -75,6 +76,9 @@ void entropy(Tensor& sum_1, const Tensor& p_TE);
 
 // cross_entropy.cpp
 void cross_entropy(Tensor& loss_R, Tensor& dlogits_RV, const Tensor& logits_RV, const Tensor& target_R, float scale);
+void cross_entropy_part(Tensor& part_R4, const Tensor& logits_RV, const Tensor& target_R);
+void cross_entropy_whole(Tensor& loss_R, Tensor& dlogits_RV, const Tensor& logits_RV, const Tensor& target_R,
+                         const Tensor& part_PR4, float scale);
 void sum(Tensor& y_1, const Tensor& x, Into into);
 
 // random.cpp

@@ -10,6 +10,7 @@ namespace switchyard::cpu {
 namespace {
 
 constexpr std::int64_t kSumElements = 1 << 12;  // that one block of a sum takes, in whole rows
+constexpr std::int64_t kChunkTokens = 512;      // at least, that one thread places
 
 std::int64_t rows_of_block(std::int64_t width) { return std::max<std::int64_t>(1, kSumElements / width); }
 
@@ -135,35 +136,49 @@ void choice_fractions(Tensor& f_GE, const Tensor& chosen_GKE, std::int64_t count
         fraction[g * experts + e] += static_cast<float>(chosen[(g * top_k + k) * experts + e]) / tokens;
 }
 
-// A counting sort in three steps: each group admits what its capacity holds, the admitted rows of an expert follow one
-// another group by group, and each group hands out its share of them in token order.
+void admit(Tensor& slot_TK, const Tensor& expert_TK, Placement placement) {
+  const std::int64_t tokens = expert_TK.dim(0), top_k = expert_TK.dim(1), group = placement.group;
+  const std::int32_t* expert = expert_TK.data<std::int32_t>();
+  std::int32_t* slot = slot_TK.data<std::int32_t>();
+#pragma omp parallel if (tokens * top_k > kParallelElements)
+  {
+    std::vector<std::int64_t> rows_E(static_cast<std::size_t>(placement.experts));
+#pragma omp for schedule(static)
+    for (std::int64_t g = 0; g < tokens / group; ++g) {
+      std::ranges::fill(rows_E, 0);
+      for (std::int64_t k = 0; k < top_k; ++k)
+        for (std::int64_t t = g * group; t < (g + 1) * group; ++t) {
+          std::int64_t& rows = rows_E[static_cast<std::size_t>(expert[t * top_k + k])];
+          slot[t * top_k + k] = rows++ < placement.capacity ? 0 : -1;
+        }
+    }
+  }
+}
+
+// A counting sort in three steps: each chunk of tokens counts what its experts keep, the rows of an expert follow one
+// another chunk by chunk, and each chunk hands out its share of them in token order.
 void place(Tensor& slot_TK, Tensor& token_N, Tensor& count_E, const Tensor& expert_TK, Placement placement) {
   const std::int64_t tokens = expert_TK.dim(0), top_k = expert_TK.dim(1), experts = placement.experts;
-  const std::int64_t groups = tokens / std::max<std::int64_t>(placement.group, 1);
+  const std::int64_t chunk = std::max<std::int64_t>(kChunkTokens, experts), chunks = (tokens + chunk - 1) / chunk;
   const auto owned = static_cast<std::int32_t>(placement.owned(tokens));
   const std::int32_t* expert = expert_TK.data<std::int32_t>();
   std::int32_t *slot = slot_TK.data<std::int32_t>(), *token = token_N.data<std::int32_t>();
   std::int32_t* count = count_E.data<std::int32_t>();
+  const auto is_kept = [=, admitted = placement.capacity > 0](std::int64_t choice) {
+    return !admitted || slot[choice] >= 0;
+  };
 
-  std::vector<std::int32_t> next_GE(static_cast<std::size_t>(groups * experts));  // rows admitted, then the next row
+  std::vector<std::int32_t> next_CE(static_cast<std::size_t>(chunks * experts));  // rows kept, then the next row
 #pragma omp parallel for schedule(static) if (tokens * top_k > kParallelElements)
-  for (std::int64_t g = 0; g < groups; ++g) {
-    const auto [begin, end] = group_of(g, placement.group, tokens);
-    std::int32_t* admitted = next_GE.data() + g * experts;
-    for (std::int64_t k = 0; k < top_k; ++k)
-      for (std::int64_t t = begin; t < end; ++t) {
-        std::int32_t& rows = admitted[expert[t * top_k + k]];
-        const bool fits = placement.capacity == 0 || rows < placement.capacity;
-        slot[t * top_k + k] = fits ? 0 : -1;
-        rows += fits;
-      }
-  }
+  for (std::int64_t c = 0; c < chunks; ++c)
+    for (std::int64_t choice = c * chunk * top_k; choice < std::min((c + 1) * chunk, tokens) * top_k; ++choice)
+      next_CE[static_cast<std::size_t>(c * experts + expert[choice])] += is_kept(choice);
 
   std::int32_t row = 0;
   for (std::int64_t e = 0; e < experts; ++e) {
     const std::int32_t first = row;
-    for (std::int64_t g = 0; g < groups; ++g)
-      row += std::exchange(next_GE[static_cast<std::size_t>(g * experts + e)], row);
+    for (std::int64_t c = 0; c < chunks; ++c)
+      row += std::exchange(next_CE[static_cast<std::size_t>(c * experts + e)], row);
     count[e] = row - first;
     if (owned > 0) {
       std::fill(token + row, token + first + owned, -1);
@@ -173,14 +188,12 @@ void place(Tensor& slot_TK, Tensor& token_N, Tensor& count_E, const Tensor& expe
   std::fill(token + row, token + token_N.numel(), -1);
 
 #pragma omp parallel for schedule(static) if (tokens * top_k > kParallelElements)
-  for (std::int64_t g = 0; g < groups; ++g) {
-    const auto [begin, end] = group_of(g, placement.group, tokens);
-    for (std::int64_t choice = begin * top_k; choice < end * top_k; ++choice) {
-      if (slot[choice] < 0) continue;
-      slot[choice] = next_GE[static_cast<std::size_t>(g * experts + expert[choice])]++;
+  for (std::int64_t c = 0; c < chunks; ++c)
+    for (std::int64_t choice = c * chunk * top_k; choice < std::min((c + 1) * chunk, tokens) * top_k; ++choice) {
+      if (!is_kept(choice)) continue;
+      slot[choice] = next_CE[static_cast<std::size_t>(c * experts + expert[choice])]++;
       token[slot[choice]] = static_cast<std::int32_t>(choice / top_k);
     }
-  }
 }
 
 void balance_loss(Tensor& loss_1, const Tensor& p_TE, const Tensor& f_GE, float scale) {

@@ -58,9 +58,47 @@ struct Online {
   }
 };
 
-// One block a row. All is relative to the largest logit, as on the CPU: the log-sum-exp itself would round off what a
-// loss near 0 is made of. The second pass reads each word before it is written by the same thread, so that dlogits may
-// be the logits where their type is the same.
+// What a row's exponentials add up to, relative to the largest logit, as on the CPU: the log-sum-exp itself would round
+// off what a loss near 0 is made of. In every thread of the block.
+struct Exponentials {
+  float max, sum;
+};
+template <int N, class In>
+__device__ Exponentials exponentials(const Split<N>& split, const In* x, Shared<float> parts) {
+  Online online;
+  split.template each<false>(
+      x, [&](int v) { online.add<1>({float(x[v])}); },
+      [&](int, const Pack<In, N>& pack) {
+        float values[N];
+        for (int i = 0; i < N; ++i) values[i] = float(pack.v[i]);
+        online.add<N>(values);
+      });
+  const float max = block_max(online.max, parts);
+  return {max, block_sum(online.sum * expf(online.max - max), parts)};
+}
+
+// Reads each word before it is written by the same thread, so that dx may be x where their type is the same.
+template <int N, class Out, class In>
+__device__ void write_gradient(const Split<N>& split, Out* dx, const In* x, int wanted, Exponentials e, float logit,
+                               float scale) {
+  const float factor = scale / e.sum, at_target = scale * (expf(logit - e.max) / e.sum - 1);
+  const auto gradient = [&](int v, In value) {
+    return Out(v == wanted ? at_target : factor * expf(float(value) - e.max));
+  };
+  split.template each<true>(
+      x, [&](int v) { dx[v] = gradient(v, x[v]); },
+      [&](int v, const Pack<In, N>& pack) {
+        Pack<Out, N> out;
+        for (int i = 0; i < N; ++i) out.v[i] = gradient(v + i, pack.v[i]);
+        store_pack(dx + v, out);
+      });
+}
+template <class Out>
+__device__ void write_zeros(Out* dx, int words) {
+  for (int v = int(threadIdx.x); v < words; v += int(blockDim.x)) dx[v] = Out(0.0f);
+}
+
+// One block a row, in these three.
 template <int N, class Out, class In>
 __global__ void __launch_bounds__(kThreads)
     cross_entropy_kernel(float* loss, Out* dlogits, const In* logits, const int* target, int words, float scale) {
@@ -71,37 +109,51 @@ __global__ void __launch_bounds__(kThreads)
   const int wanted = target[blockIdx.x];
   if (wanted < 0) {
     if (threadIdx.x == 0) loss[blockIdx.x] = 0;
-    if (dx)
-      for (int v = int(threadIdx.x); v < words; v += int(blockDim.x)) dx[v] = Out(0.0f);
+    if (dx) write_zeros(dx, words);
     return;
   }
-
   const Split<N> split(dx, x, words);
-  Online online;
-  split.template each<false>(
-      x, [&](int v) { online.add<1>({float(x[v])}); },
-      [&](int, const Pack<In, N>& pack) {
-        float values[N];
-        for (int i = 0; i < N; ++i) values[i] = float(pack.v[i]);
-        online.add<N>(values);
-      });
   const float logit = float(x[wanted]);  // before anything is written
-  const float max = block_max(online.max, parts);
-  const float sum = block_sum(online.sum * expf(online.max - max), parts);
-  if (threadIdx.x == 0) loss[blockIdx.x] = logf(sum) - (logit - max);
-  if (!dx) return;
+  const Exponentials e = exponentials(split, x, parts);
+  if (threadIdx.x == 0) loss[blockIdx.x] = logf(e.sum) - (logit - e.max);
+  if (dx) write_gradient(split, dx, x, wanted, e, logit, scale);
+}
 
-  const float factor = scale / sum, at_target = scale * (expf(logit - max) / sum - 1);
-  const auto gradient = [&](int v, In value) {
-    return Out(v == wanted ? at_target : factor * expf(float(value) - max));
-  };
-  split.template each<true>(
-      x, [&](int v) { dx[v] = gradient(v, x[v]); },
-      [&](int v, const Pack<In, N>& pack) {
-        Pack<Out, N> out;
-        for (int i = 0; i < N; ++i) out.v[i] = gradient(v + i, pack.v[i]);
-        store_pack(dx + v, out);
-      });
+template <int N>
+__global__ void __launch_bounds__(kThreads)
+    cross_entropy_part_kernel(float* part_R4, const float* logits, const int* target, int words) {
+  const Shared<float> parts = SharedMemory().take<float>(kWarpSize);
+  const float* x = logits + std::int64_t{blockIdx.x} * words;
+  const Exponentials e = exponentials(Split<N>(static_cast<float*>(nullptr), x, words), x, parts);
+  if (threadIdx.x > 0) return;
+  const int wanted = target[blockIdx.x];
+  float* const part = part_R4 + std::int64_t{blockIdx.x} * 4;
+  part[0] = e.max;
+  part[1] = e.sum;
+  part[2] = wanted >= 0 ? x[wanted] : 0;
+  part[3] = wanted >= 0 ? 1 : 0;
+}
+
+template <int N, class Out>
+__global__ void __launch_bounds__(kThreads)
+    cross_entropy_whole_kernel(float* loss, Out* dlogits, const float* logits, const int* target, const float* part_PR4,
+                               int ranks, int words, float scale) {
+  const std::int64_t row = blockIdx.x;
+  const auto part = [=](int p) { return part_PR4 + (std::int64_t{p} * gridDim.x + row) * 4; };
+  Exponentials e{part(0)[0], 0};
+  for (int p = 1; p < ranks; ++p) e.max = fmaxf(e.max, part(p)[0]);
+  float logit = 0;
+  bool found = false;
+  for (int p = 0; p < ranks; ++p) {
+    e.sum += part(p)[1] * expf(part(p)[0] - e.max);
+    if (part(p)[3] > 0) logit = part(p)[2], found = true;
+  }
+  if (threadIdx.x == 0) loss[row] = found ? logf(e.sum) - (logit - e.max) : 0;
+  if (!dlogits) return;
+  Out* const dx = dlogits + row * words;
+  if (!found) return write_zeros(dx, words);
+  const float* const x = logits + row * words;
+  write_gradient(Split<N>(dx, x, words), dx, x, target[row], e, logit, scale);
 }
 
 // Each block's sum of its strides, in double; what y held is added where asked.
@@ -115,6 +167,11 @@ __global__ void __launch_bounds__(kThreads) sum_kernel(Y* y, const X* x, std::in
   if (threadIdx.x == 0) y[blockIdx.x] = Y(into == Into::accumulate ? double(y[blockIdx.x]) + sum : sum);
 }
 
+int threads_for(int words, int pack) {
+  const int wanted = ceil_div(words, pack * kAtOnce * kWarpSize) * kWarpSize;
+  return wanted < kThreads ? wanted : kThreads;
+}
+
 }  // namespace
 
 void cross_entropy(Tensor& loss_R, Tensor& dlogits_RV, const Tensor& logits_RV, const Tensor& target_R, float scale) {
@@ -126,11 +183,28 @@ void cross_entropy(Tensor& loss_R, Tensor& dlogits_RV, const Tensor& logits_RV, 
       using In = decltype(in);
       using Out = decltype(out);
       constexpr int kPack = 16 / int(sizeof(In) > sizeof(Out) ? sizeof(In) : sizeof(Out));
-      const int wanted = ceil_div(words, kPack * kAtOnce * kWarpSize) * kWarpSize;
-      launch(on, "cross_entropy", cross_entropy_kernel<kPack, Out, In>, unsigned(rows),
-             wanted < kThreads ? wanted : kThreads, shared_bytes_of<float>(kWarpSize), ptr<float>(loss_R),
-             ptr_or_null<Out>(dlogits_RV), ptr<In>(logits_RV), ptr<int>(target_R), words, scale);
+      launch(on, "cross_entropy", cross_entropy_kernel<kPack, Out, In>, unsigned(rows), threads_for(words, kPack),
+             shared_bytes_of<float>(kWarpSize), ptr<float>(loss_R), ptr_or_null<Out>(dlogits_RV), ptr<In>(logits_RV),
+             ptr<int>(target_R), words, scale);
     });
+  });
+}
+
+void cross_entropy_part(Tensor& part_R4, const Tensor& logits_RV, const Tensor& target_R) {
+  const int words = int(logits_RV.dim(1));
+  launch(context(part_R4.device()), "cross_entropy_part", cross_entropy_part_kernel<4>, unsigned(logits_RV.dim(0)),
+         threads_for(words, 4), shared_bytes_of<float>(kWarpSize), ptr<float>(part_R4), ptr<float>(logits_RV),
+         ptr<int>(target_R), words);
+}
+
+void cross_entropy_whole(Tensor& loss_R, Tensor& dlogits_RV, const Tensor& logits_RV, const Tensor& target_R,
+                         const Tensor& part_PR4, float scale) {
+  const int words = int(logits_RV.dim(1));
+  dispatch_float(dlogits_RV ? dlogits_RV.dtype() : DType::f32, "cross_entropy_whole", [&](auto out) {
+    using Out = decltype(out);
+    launch(context(loss_R.device()), "cross_entropy_whole", cross_entropy_whole_kernel<4, Out>,
+           unsigned(logits_RV.dim(0)), threads_for(words, 4), 0, ptr<float>(loss_R), ptr_or_null<Out>(dlogits_RV),
+           ptr<float>(logits_RV), ptr<int>(target_R), ptr<float>(part_PR4), int(part_PR4.dim(0)), words, scale);
   });
 }
 

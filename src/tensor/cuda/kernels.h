@@ -73,10 +73,14 @@ void choice_fractions(Tensor& f_GE, const Tensor& chosen_GKE, std::int64_t count
 
 // place.cu
 void count_choices(Tensor& chosen_GKE, const Tensor& expert_TK, Placement);
+void admit(Tensor& slot_TK, const Tensor& expert_TK, Placement placement);
 void place(Tensor& slot_TK, Tensor& token_N, Tensor& count_E, const Tensor& expert_TK, Placement);
 
 // cross_entropy.cu
 void cross_entropy(Tensor& loss_R, Tensor& dlogits_RV, const Tensor& logits_RV, const Tensor& target_R, float scale);
+void cross_entropy_part(Tensor& part_R4, const Tensor& logits_RV, const Tensor& target_R);
+void cross_entropy_whole(Tensor& loss_R, Tensor& dlogits_RV, const Tensor& logits_RV, const Tensor& target_R,
+                         const Tensor& part_PR4, float scale);
 void sum(Tensor& y_1, const Tensor& x, Into into);
 
 // random.cu

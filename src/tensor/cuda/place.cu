@@ -76,6 +76,20 @@ void count_choices(Tensor& chosen_GKE, const Tensor& expert_TK, Placement placem
 }
 
 // Admission needs the choices of a whole group in order, which one block visits; a group is a sequence or part of one.
+void admit(Tensor& slot_TK, const Tensor& expert_TK, Placement placement) {
+  Context& on = context(slot_TK.device());
+  const std::int64_t tokens = expert_TK.dim(0), choices = expert_TK.dim(1), experts = placement.experts;
+  if (tokens == 0) return;
+  constexpr std::int64_t kTokensOfWarp = 64, kMostWarps = 32;
+  const std::int64_t warps = std::min(ceil_div(placement.group, kTokensOfWarp), kMostWarps),
+                     tile = std::min<std::int64_t>(experts, kKeyTile);
+  launch(on, "admit", admit_kernel,
+         dim3(unsigned(tokens / placement.group), unsigned(ceil_div(experts, std::int64_t{kKeyTile}))),
+         unsigned(warps * kWarpSize), shared_bytes_of<int>(tile) + shared_bytes_of<int>(warps * tile),
+         ptr<std::int32_t>(slot_TK), ptr<std::int32_t>(expert_TK), choices, experts, placement.group,
+         placement.capacity);
+}
+
 void place(Tensor& slot_TK, Tensor& token_N, Tensor& count_E, const Tensor& expert_TK, Placement placement) {
   Context& on = context(slot_TK.device());
   const std::int64_t tokens = expert_TK.dim(0), choices = expert_TK.dim(1), experts = placement.experts;
@@ -83,14 +97,6 @@ void place(Tensor& slot_TK, Tensor& token_N, Tensor& count_E, const Tensor& expe
   std::int32_t* slot = ptr<std::int32_t>(slot_TK);
   const Chunks chunks(tokens * choices, experts);
 
-  if (placement.capacity > 0 && tokens > 0) {
-    constexpr std::int64_t kTokensOfWarp = 64, kMostWarps = 32;
-    const std::int64_t warps = std::min(ceil_div(placement.group, kTokensOfWarp), kMostWarps);
-    launch(on, "place", admit_kernel, dim3(unsigned(tokens / placement.group), chunks.grid().y),
-           unsigned(warps * kWarpSize),
-           shared_bytes_of<int>(chunks.tile()) + shared_bytes_of<int>(warps * chunks.tile()), slot, expert, choices,
-           experts, placement.group, placement.capacity);
-  }
   set_bytes(on, token_N, 0xff);  // -1
   group_stably(on, "place", ptr<std::int32_t>(count_E), on.scratch<int>(chunks.scratch()), chunks,
                ExpertOfKept{expert, placement.capacity > 0 ? slot : nullptr}, int(placement.owned(tokens)),
