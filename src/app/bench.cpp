@@ -1,24 +1,21 @@
 #include <spdlog/fmt/fmt.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
-#include <filesystem>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "app/commands.h"
 #include "app/configuration.h"
+#include "app/random_tokens.h"
 #include "app/ranks.h"
-#include "data/token_file_writer.h"
-#include "data/tokenizer.h"
 #include "model/count.h"
 #include "tensor/philox.h"
 #include "tensor/profile.h"
 #include "train/config_rules.h"
+#include "train/learner.h"
 #include "train/setup.h"
-#include "train/trainer.h"
 
 namespace switchyard {
 namespace {
@@ -40,37 +37,6 @@ double seconds(Device device, const std::function<void()>& body) {
   synchronize(device);
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
-
-// A directory with a token file of random bytes, removed at the end. Rank 0 makes it.
-class Scratch {
- public:
-  explicit Scratch(ProcessGroup& world) : owner_(world.rank() == 0) {
-    dir_ =
-        broadcast_text(world, text(std::filesystem::temp_directory_path().string(), "/switchyard-bench-", getpid()), 0);
-    if (owner_) {
-      std::filesystem::create_directories(dir_);
-      std::vector<std::int32_t> tokens;
-      for (std::uint64_t i = 0; i < (1 << 20); ++i)
-        tokens.push_back(static_cast<std::int32_t>(philox({1, 2}, i)[0] % 256));
-      TokenFileWriter writer(dir_ + "/tokens", ByteTokenizer());
-      writer.add_document(tokens);
-      writer.finish();
-    }
-    world.barrier();
-  }
-  ~Scratch() {
-    std::error_code ignored;
-    if (owner_) std::filesystem::remove_all(dir_, ignored);
-  }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-
-  const std::string& dir() const { return dir_; }
-
- private:
-  bool owner_;
-  std::string dir_;
-};
 
 // A square product of bf16 rows with a weight, the best of several: what this process can reach at most. The side is
 // large enough to fill the device, the numbers random: hardware is faster on zeros.
@@ -177,19 +143,19 @@ int bench(const Options& options, ProcessGroup& world) {
   Config config = load_config(options.config, options.overrides, world);
   check_layout(config, world.size());
   config = resolved(config, world.size());
-  const Scratch scratch(world);
-  config.data = {.train = {{.path = scratch.dir() + "/tokens"}}, .valid = {}};
-  config.run.dir = scratch.dir();
-  Trainer trainer(config, world, ProgressStyle::none);
-
-  const Device device = trainer.model().parameters().front().variable.device();
+  const RandomTokens tokens(world);
+  config.data = {.train = {{.path = tokens.prefix()}}, .valid = {}};
+  Learner learner(config, world);
+  const Device device = learner.device();
+  std::int64_t done = 0;
+  const auto step = [&] { learner.step(done++ % config.train.steps); };
 
   if (options.worker) {  // a step for each line, answered with its seconds: see benchmarks/
     for (std::string line; std::getline(std::cin, line);)
-      fmt::print("{:.6f}\n", seconds(device, [&] { trainer.step(); })), std::fflush(stdout);
+      fmt::print("{:.6f}\n", seconds(device, step)), std::fflush(stdout);
     return 0;
   }
-  for (int i = 0; i < 3; ++i) trainer.step();
+  for (int i = 0; i < 3; ++i) step();
   Report report{.device = device,
                 .ranks = world.size(),
                 .steps = {},
@@ -199,12 +165,12 @@ int bench(const Options& options, ProcessGroup& world) {
                 .count = count_model(config.model, config.moe, config.train.seq_len),
                 .tokens = static_cast<double>(config.train.global_batch * config.train.seq_len)};
   reset_peak(device);
-  for (int i = 0; i < options.steps; ++i) report.steps.push_back(seconds(device, [&] { trainer.step(); }));
+  for (int i = 0; i < options.steps; ++i) report.steps.push_back(seconds(device, step));
   std::ranges::sort(report.steps);
   report.memory = memory_use(device);
   {
     const Profile profile;
-    for (int i = 0; i < options.steps; ++i) trainer.step();
+    for (int i = 0; i < options.steps; ++i) step();
     report.times = profile.times();
   }
   report.product = time_product(device);

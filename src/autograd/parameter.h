@@ -26,6 +26,17 @@ struct Box {
 };
 // The indices [begin, end) of one axis of `whole`, and all of the others.
 Box cut(const Box& whole, int axis, std::int64_t begin, std::int64_t end);
+// Where the box's i-th line along the last axis, counted row-major, begins in a tensor of shape `whole`, flat.
+std::int64_t start_of_line(const Box& box, const Shape& whole, std::int64_t line);
+// f(flat index in a tensor of shape `whole`) for each element of the box, row-major.
+template <class F>
+void for_each_index(const Box& box, const Shape& whole, F f) {
+  const std::int64_t width = box.shape[-1], lines = width == 0 ? 0 : box.shape.numel() / width;
+  for (std::int64_t line = 0; line < lines; ++line) {
+    const std::int64_t start = start_of_line(box, whole, line);
+    for (std::int64_t i = 0; i < width; ++i) f(start + i);
+  }
+}
 
 // One learnt tensor: a name that is the same on every layout, and this rank's slice of it.
 struct Parameter {

@@ -7,18 +7,6 @@
 namespace switchyard {
 namespace {
 
-// Where a line along the last axis of the box begins in the logical tensor, flat; lines are counted row-major.
-std::int64_t start_of_line(const Box& box, const Shape& whole, std::int64_t line) {
-  const int last = whole.rank() - 1;
-  std::int64_t start = box.origin[static_cast<std::size_t>(last)], stride = whole[last];
-  for (int axis = last - 1; axis >= 0; --axis) {
-    start += (box.origin[static_cast<std::size_t>(axis)] + line % box.shape[axis]) * stride;
-    line /= box.shape[axis];
-    stride *= whole[axis];
-  }
-  return start;
-}
-
 // Whether b follows a on one axis, before which both have extent 1: then the two, one after the other, are one box.
 bool continues(const Box& a, const Box& b) {
   int axis = 0;

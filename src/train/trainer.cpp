@@ -1,13 +1,9 @@
 #include "train/trainer.h"
 
 #include <chrono>
-#include <cmath>
 #include <fstream>
 
 #include "data/tokenizer.h"
-#include "dist/device_group.h"
-#include "optim/clip.h"
-#include "optim/schedule.h"
 #include "train/config_writer.h"
 #include "train/evaluate.h"
 #include "train/messages.h"
@@ -17,9 +13,6 @@
 
 namespace switchyard {
 namespace {
-
-constexpr std::int64_t kBucketBytes = 8 << 20;
-constexpr float kOne = 1;
 
 double seconds_since(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -33,21 +26,11 @@ Trainer::Trainer(const Config& config, ProcessGroup& world, ProgressStyle progre
     : config_(config),
       world_(world),
       style_(world.rank() == 0 ? progress : ProgressStyle::none),
-      device_(choose_device(config.run.device, world)),
-      device_world_(make_device_world(world, device_)),
-      mesh_(config.parallel, *device_world_),
-      model_((share_cores(config.run.threads, world), make_model(config, device_, mesh_))),
-      gradients_(model_.parameters(), mesh_, kBucketBytes),
-      optimizer_(model_.parameters(), config.optim),
-      loader_(config.data.train, {.seq_len = config.train.seq_len,
-                                  .global_batch = config.train.global_batch,
-                                  .vocab_size = config.model.vocab_size,
-                                  .seed = config.run.seed}),
-      one_(Tensor::of(std::span<const float>(&kOne, 1), {1}, device_)) {
+      learner_(config, world) {
   if (!config.data.valid.empty())
     valid_.emplace(config.data.valid, config.train.seq_len, config.model.vocab_size,
                    config.train.eval_batches * config.train.global_batch);
-  require_same_run(text(write_config(config_), loader_.fingerprint()), model_.parameters(), world);
+  require_same_run(text(write_config(config_), learner_.loader().fingerprint()), learner_.model().parameters(), world);
   make_run_dir();
   resume();
 }
@@ -65,22 +48,23 @@ void Trainer::resume() {
   if (!found) return;
   for (const std::string& warning : found->warnings) warn(world_, warning);
 
-  std::vector<LogicalTensor> tensors = logical_tensors(model_.parameters(), optimizer_, mesh_);
+  std::vector<LogicalTensor> tensors =
+      logical_tensors(learner_.model().parameters(), learner_.optimizer(), learner_.mesh());
   const TrainingState state = load_checkpoint(*found, tensors, world_);
   SY_REQUIRE(state.data_position == state.step * config_.train.global_batch, Fault::usage, found->path.string(),
              " has drawn ", state.data_position, " samples in ", state.step,
              " steps, which train.global_batch = ", config_.train.global_batch,
              " does not give; use the same, or another run.dir");
-  for (Parameter& p : model_.parameters()) p.variable.refresh_weight();
+  for (Parameter& p : learner_.model().parameters()) p.variable.refresh_weight();
   step_ = state.step;
-  optimizer_.set_steps(state.optimizer_step);
+  learner_.optimizer().set_steps(state.optimizer_step);
   Progress(style_, 0, 0, 1).say(text("resumed from ", found->path.string(), " at step ", step_));
 }
 
 void Trainer::save() {
   const TrainingState state{.step = step_,
                             .tokens = step_ * config_.train.global_batch * config_.train.seq_len,
-                            .optimizer_step = optimizer_.steps(),
+                            .optimizer_step = learner_.optimizer().steps(),
                             .seed = config_.run.seed,
                             .data_position = step_ * config_.train.global_batch,
                             .configuration = write_config(config_),
@@ -88,50 +72,26 @@ void Trainer::save() {
                             .tokenizer_sha256 = ByteTokenizer().sha256(),
                             .code_version = program_version(),
                             .world_size = world_.size(),
-                            .layout = describe(mesh_.layout)};
-  save_checkpoint(checkpoint_dir(config_.run.dir), logical_tensors(model_.parameters(), optimizer_, mesh_), state,
-                  world_, static_cast<int>(config_.checkpoint.keep));
+                            .layout = describe(learner_.mesh().layout)};
+  save_checkpoint(checkpoint_dir(config_.run.dir),
+                  logical_tensors(learner_.model().parameters(), learner_.optimizer(), learner_.mesh()), state, world_,
+                  static_cast<int>(config_.checkpoint.keep));
 }
 
 StepMetrics Trainer::step() {
   const auto begin = std::chrono::steady_clock::now();
-  const TrainConfig& train = config_.train;
-  const float share = 1.0f / static_cast<float>(train.global_batch * train.seq_len);
-
-  // Micro-batch by micro-batch the ranks take neighbouring parts, so that each is the same samples on every layout.
-  StepSums sums;
-  const std::int64_t part_samples = train.micro_batch * mesh_.data->size();
-  for (std::int64_t part = 0; part < train.global_batch; part += part_samples) {
-    const Batch batch = loader_.batch(step_, part + train.micro_batch * mesh_.data->rank(), train.micro_batch);
-    ModelResult result =
-        model_(batch.tokens_T, batch.targets_T,
-               {.batch = train.micro_batch, .seq = train.seq_len, .share = share, .recompute = train.recompute});
-    if (part + part_samples >= train.global_batch) gradients_.arm();
-    result.loss_1.backward(one_);
-    sums.add(result);
-  }
-  gradients_.finish();
-  const GradientNorm norm = gradient_norm(model_.parameters(), mesh_, config_.optim.clip);
-  StepMetrics metrics{.lr = learning_rate(config_.optim, step_, train.steps)};
-  optimizer_.step(metrics.lr, norm.grad_scale_1);  // changes nothing where the norm is not finite
-  for (Parameter& p : model_.parameters()) p.variable.zero_grad();
-
-  // The device has its whole step; only now does the host wait for it.
-  sums.reduce_into(metrics, *mesh_.tokens);
-  metrics.grad_norm = norm.norm();
-  SY_REQUIRE(std::isfinite(metrics.loss) && std::isfinite(metrics.grad_norm), Fault::numeric, "step ", step_ + 1,
-             ": the loss is ", metrics.loss, " and the gradient norm ", metrics.grad_norm,
-             "; what was saved up to step ", step_, " stands. A lower optim.lr or a longer warm-up often helps.");
-
-  ++step_;
-  metrics.step = step_;
-  metrics.tokens = step_ * train.global_batch * train.seq_len;
-  metrics.tokens_per_second = static_cast<double>(train.global_batch * train.seq_len) / seconds_since(begin);
+  const std::int64_t tokens = config_.train.global_batch * config_.train.seq_len;
+  StepMetrics metrics = learner_.step(step_);
+  metrics.step = ++step_;
+  metrics.tokens = step_ * tokens;
+  metrics.tokens_per_second = static_cast<double>(tokens) / seconds_since(begin);
   return metrics;
 }
 
 double Trainer::evaluate() {
-  return switchyard::evaluate(model_, *valid_, config_.train.micro_batch, config_.train.seq_len, mesh_).loss;
+  return switchyard::evaluate(learner_.model(), *valid_, config_.train.micro_batch, config_.train.seq_len,
+                              learner_.mesh())
+      .loss;
 }
 
 Outcome Trainer::run() {

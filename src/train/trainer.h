@@ -4,20 +4,15 @@
 
 #include "checkpoint/checkpoint.h"
 #include "data/eval_loader.h"
-#include "data/loader.h"
-#include "dist/gradients.h"
-#include "model/transformer.h"
-#include "optim/adamw.h"
-#include "train/config.h"
-#include "train/metrics.h"
+#include "train/learner.h"
 #include "train/progress.h"
 
 namespace switchyard {
 
 enum class Outcome { finished, stopped };
 
-// One run: a model, its optimizer and its data on this rank's part of the mesh, from the newest checkpoint in the run's
-// directory (or from step 0) to the last step. The same calls on every rank.
+// One run of a learner, from the newest checkpoint in the run's directory (or from step 0) to the last step. The same
+// calls on every rank.
 class Trainer {
  public:
   // The configuration is resolved. The world outlives the trainer.
@@ -36,9 +31,7 @@ class Trainer {
   void save();
 
   std::int64_t steps_done() const { return step_; }
-  Transformer& model() { return model_; }
-  AdamW& optimizer() { return optimizer_; }
-  Mesh& mesh() { return mesh_; }
+  Learner& learner() { return learner_; }
 
  private:
   void make_run_dir();
@@ -48,15 +41,8 @@ class Trainer {
   Config config_;
   ProcessGroup& world_;
   ProgressStyle style_;
-  Device device_;
-  std::unique_ptr<ProcessGroup> device_world_;
-  Mesh mesh_;
-  Transformer model_;
-  GradientBuckets gradients_;
-  AdamW optimizer_;
-  Loader loader_;
+  Learner learner_;
   std::optional<EvalLoader> valid_;
-  Tensor one_;             // what backward starts from
   std::int64_t step_ = 0;  // done
 };
 

@@ -202,6 +202,42 @@ TEST_P(MoeLayouts, EqualOneRank) {
   }
 }
 
+// Groups of 8 tokens over ranks of 6, 12 and 2: an expert's capacity, and the balance loss, are of the whole group.
+TEST(RoutingGroups, LieOverSeveralTensorRanks) {
+  struct Case {
+    int ranks;
+    ParallelConfig parallel;
+    std::int64_t tokens;
+  };
+  for (const Dispatch dispatch : {Dispatch::exact, Dispatch::padded})
+    for (const Case& c : {Case{4, {.tensor = 4, .expert = 2}, 24}, Case{2, {.tensor = 2, .expert = 2}, 24},
+                          Case{4, {.tensor = 4, .expert_tensor = 2}, 8}, Case{4, {.tensor = 2, .expert = 4}, 16}}) {
+      MoeConfig config = kRouters[2];
+      config.dispatch = dispatch;
+      config.capacity_factor = 0.8;
+      Result whole;
+      run_ranks(1, [&](ProcessGroup& self) { whole = run(config, self, {}, c.tokens); });
+      std::vector<Result> parts(static_cast<std::size_t>(c.ranks));
+      run_ranks(c.ranks, [&](ProcessGroup& world) {
+        parts[std::size_t(world.rank())] = run(config, world, c.parallel, c.tokens);
+      });
+      constexpr double kRounding = 5e-6;  // as above
+      const std::int64_t mine = c.tokens / c.ranks;
+      double loss = 0;
+      for (int r = 0; r < c.ranks; ++r) {
+        const Result& part = parts[std::size_t(r)];
+        SCOPED_TRACE(text("rank ", r, " of ", c.ranks, ", ", c.tokens, " tokens"));
+        test::expect_near(part.y, whole.y.rows(r * mine, (r + 1) * mine), kRounding);
+        test::expect_near(part.dx, whole.dx.rows(r * mine, (r + 1) * mine), kRounding);
+        for (std::size_t i = 0; i < part.parameters.size(); ++i)
+          test::expect_near(part.parameters[i].variable.grad(),
+                            test::slice_of(whole.parameters[i].variable.grad(), part.parameters[i]), kRounding);
+        loss += part.loss;
+      }
+      EXPECT_NEAR(loss, whole.loss, kRounding * (1 + whole.loss));
+    }
+}
+
 TEST(MicroBatchBalance, CountsTheTokensOfEveryRank) {
   MoeConfig config = kRouters[2];
   config.balance_scope = BalanceScope::micro_batch;

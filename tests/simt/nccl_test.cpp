@@ -274,7 +274,7 @@ TEST_F(Nccl, TrainsAsOnTheCpu) {
           config.train.recompute = Recompute::block;
           config.train.micro_batch = 2;
           Trainer trainer(config, world, ProgressStyle::none);
-          EXPECT_EQ(trainer.model().parameters()[0].variable.device().type == DeviceType::cuda,
+          EXPECT_EQ(trainer.learner().model().parameters()[0].variable.device().type == DeviceType::cuda,
                     device != DeviceChoice::cpu);
           std::vector<double> told;
           for (int i = 0; i < 2; ++i) {

@@ -118,7 +118,7 @@ TEST(Layouts, LossesAgreeWithMicroBatchesAndRecomputation) {
 std::map<std::string, std::vector<float>> whole_state(const Config& config, ProcessGroup& self) {
   Trainer trainer(config, self, ProgressStyle::none);
   std::map<std::string, std::vector<float>> tensors;
-  for (const LogicalTensor& t : logical_tensors(trainer.model().parameters(), trainer.optimizer(), trainer.mesh()))
+  for (const LogicalTensor& t : logical_tensors(trainer.learner().model().parameters(), trainer.learner().optimizer(), trainer.learner().mesh()))
     tensors[t.name] = {t.local.data<float>(), t.local.data<float>() + t.local.numel()};
   return tensors;
 }
@@ -128,7 +128,7 @@ TEST(Resharding, FourExpertRanksLoadOnOneAndOnTwoByTwo) {
     const RunDir dir("reshard", world);
     std::map<std::string, std::vector<float>> saved;  // this rank's slices, by name and origin
     const auto slices = [&](Trainer& trainer) {
-      for (const LogicalTensor& t : logical_tensors(trainer.model().parameters(), trainer.optimizer(), trainer.mesh()))
+      for (const LogicalTensor& t : logical_tensors(trainer.learner().model().parameters(), trainer.learner().optimizer(), trainer.learner().mesh()))
         saved[text(t.name, " from ", t.origin[0])] = {t.local.data<float>(), t.local.data<float>() + t.local.numel()};
     };
     {
@@ -186,9 +186,9 @@ TEST(Numeric, ANonFiniteLossStopsBeforeTheUpdate) {
     const RunDir dir("numeric", world);
     Trainer trainer(dir.config(2, 2), world, ProgressStyle::none);
     train(trainer, 1);
-    Variable& norm = trainer.model().parameters().back().variable;
+    Variable& norm = trainer.learner().model().parameters().back().variable;
     norm.value().data<float>()[0] = NAN;
-    const Tensor& embedding = trainer.model().parameters().front().variable.value();
+    const Tensor& embedding = trainer.learner().model().parameters().front().variable.value();
     const std::vector<float> before(embedding.data<float>(), embedding.data<float>() + embedding.numel());
     try {
       trainer.step();

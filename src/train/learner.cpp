@@ -1,0 +1,66 @@
+#include "train/learner.h"
+
+#include <cmath>
+
+#include "dist/device_group.h"
+#include "optim/clip.h"
+#include "optim/schedule.h"
+#include "train/setup.h"
+
+namespace switchyard {
+namespace {
+
+constexpr std::int64_t kBucketBytes = 8 << 20;
+constexpr float kOne = 1;
+
+}  // namespace
+
+Learner::Learner(const Config& config, ProcessGroup& world)
+    : config_(config),
+      device_(choose_device(config.run.device, world)),
+      device_world_(make_device_world(world, device_)),
+      mesh_(config.parallel, *device_world_),
+      model_((share_cores(config.run.threads, world), make_model(config, device_, mesh_))),
+      gradients_(model_.parameters(), mesh_, kBucketBytes),
+      optimizer_(model_.parameters(), config.optim),
+      loader_(config.data.train, {.seq_len = config.train.seq_len,
+                                  .global_batch = config.train.global_batch,
+                                  .vocab_size = config.model.vocab_size,
+                                  .seed = config.run.seed}),
+      one_(Tensor::of(std::span<const float>(&kOne, 1), {1}, device_)) {}
+
+// Micro-batch by micro-batch the data ranks take neighbouring parts, so that each is the same samples on every layout.
+StepSums Learner::backward(std::int64_t step) {
+  const TrainConfig& train = config_.train;
+  const float share = 1.0f / static_cast<float>(train.global_batch * train.seq_len);
+  const std::int64_t part_samples = train.micro_batch * mesh_.data->size();
+  StepSums sums;
+  for (std::int64_t part = 0; part < train.global_batch; part += part_samples) {
+    const Batch batch = loader_.batch(step, part + train.micro_batch * mesh_.data->rank(), train.micro_batch);
+    ModelResult result =
+        model_(batch.tokens_T, batch.targets_T,
+               {.batch = train.micro_batch, .seq = train.seq_len, .share = share, .recompute = train.recompute});
+    if (part + part_samples >= train.global_batch) gradients_.arm();
+    result.loss_1.backward(one_);
+    sums.add(result);
+  }
+  gradients_.finish();
+  return sums;
+}
+
+StepMetrics Learner::update(std::int64_t step, const StepSums& sums) {
+  const GradientNorm norm = gradient_norm(model_.parameters(), mesh_, config_.optim.clip);
+  StepMetrics metrics{.lr = learning_rate(config_.optim, step, config_.train.steps)};
+  optimizer_.step(metrics.lr, norm.grad_scale_1);  // changes nothing where the norm is not finite
+  for (Parameter& p : model_.parameters()) p.variable.zero_grad();
+
+  // The device has its whole step; only now does the host wait for it.
+  sums.reduce_into(metrics, *mesh_.tokens);
+  metrics.grad_norm = norm.norm();
+  SY_REQUIRE(std::isfinite(metrics.loss) && std::isfinite(metrics.grad_norm), Fault::numeric, "step ", step + 1,
+             ": the loss is ", metrics.loss, " and the gradient norm ", metrics.grad_norm,
+             "; what was saved up to step ", step, " stands. A lower optim.lr or a longer warm-up often helps.");
+  return metrics;
+}
+
+}  // namespace switchyard

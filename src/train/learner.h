@@ -1,0 +1,46 @@
+#pragma once
+
+#include <memory>
+
+#include "data/loader.h"
+#include "dist/gradients.h"
+#include "model/transformer.h"
+#include "optim/adamw.h"
+#include "train/config.h"
+#include "train/metrics.h"
+
+namespace switchyard {
+
+// A model that learns: with its optimizer and its data on this rank's part of the mesh. Knows what a step computes, and
+// nothing of files, clocks or how many steps there are to be. The same calls on every rank.
+class Learner {
+ public:
+  // The configuration is resolved. The world outlives the learner.
+  Learner(const Config& config, ProcessGroup& world);
+
+  // Step `step`, counted from 0, on its global batch: backward, then update. Throws Error (Fault::numeric), with
+  // nothing updated, when the loss or a gradient is not finite. Leaves step, tokens and time of the metrics to others.
+  StepMetrics step(std::int64_t step) { return update(step, backward(step)); }
+  // The gradients of the step's batch, summed over the ranks, and what its losses add up to.
+  StepSums backward(std::int64_t step);
+  StepMetrics update(std::int64_t step, const StepSums& sums);
+
+  Device device() const { return device_; }
+  Mesh& mesh() { return mesh_; }
+  Transformer& model() { return model_; }
+  AdamW& optimizer() { return optimizer_; }
+  const Loader& loader() const { return loader_; }
+
+ private:
+  Config config_;
+  Device device_;
+  std::unique_ptr<ProcessGroup> device_world_;
+  Mesh mesh_;
+  Transformer model_;
+  GradientBuckets gradients_;
+  AdamW optimizer_;
+  Loader loader_;
+  Tensor one_;  // what backward starts from
+};
+
+}  // namespace switchyard
