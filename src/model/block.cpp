@@ -39,17 +39,31 @@ Block::Block(const ModelConfig& m, const MoeConfig& moe, Kind kind, const std::s
       ffn_(make_ffn(m, moe, kind, name + ".mlp", mesh, make)) {}
 
 BlockResult Block::forward(const Residual& x, const Pass& pass) const {
+  const auto run = [&pass](Recompute piece, const Variable& x_TD, std::function<Recomputed(const Variable&)> body) {
+    return pass.recompute == piece ? recompute(x_TD, std::move(body)) : body(x_TD);
+  };
   const AddNorm in = attention_norm_(x.x_TD, x.y_TD);
-  const AddNorm middle = ffn_norm_(in.sum, attention_(in.normed, pass.batch, pass.seq));
-  if (const auto* dense = std::get_if<FeedForward>(&ffn_)) return {{middle.sum, (*dense)(middle.normed)}, {}, {}};
-  auto [y_TD, loss_1, stats] = std::get<Moe>(ffn_)(middle.normed, pass.capacity, pass.share);
-  return {{middle.sum, y_TD}, loss_1, stats};
+  const Recomputed mixed = run(Recompute::attention, in.normed,
+                               [this, batch = pass.batch, seq = pass.seq](const Variable& x_TD) -> Recomputed {
+                                 return {attention_(x_TD, batch, seq), {}};
+                               });
+  const AddNorm middle = ffn_norm_(in.sum, mixed.y);
+  const auto stats = std::make_shared<std::optional<RoutingStats>>();  // written by each run of the body, always alike
+  const Recomputed out =
+      run(Recompute::ffn, middle.normed,
+          [this, capacity = pass.capacity, share = pass.share, stats](const Variable& x_TD) -> Recomputed {
+            if (const auto* dense = std::get_if<FeedForward>(&ffn_)) return {(*dense)(x_TD), {}};
+            MoeResult moe = std::get<Moe>(ffn_)(x_TD, capacity, share);
+            *stats = std::move(moe.stats);
+            return {moe.y_TD, moe.loss_1};
+          });
+  return {{middle.sum, out.y}, out.extra, *stats};
 }
 
 // A block that runs again keeps one tensor, so it takes and gives the stream added up.
 BlockResult Block::operator()(const Residual& x, const Pass& pass) const {
-  if (pass.recompute == Recompute::none) return forward(x, pass);
-  const auto stats = std::make_shared<std::optional<RoutingStats>>();  // written by each run of the body, always alike
+  if (pass.recompute != Recompute::block) return forward(x, pass);
+  const auto stats = std::make_shared<std::optional<RoutingStats>>();
   const Variable x_TD = x.y_TD ? add(x.x_TD, x.y_TD) : x.x_TD;
   const Recomputed result = recompute(x_TD, [this, pass, stats](const Variable& in_TD) -> Recomputed {
     BlockResult block = forward({in_TD, {}}, pass);

@@ -6,8 +6,8 @@
 
 namespace switchyard {
 
-// Activations that backward computes again instead of finding them kept.
-enum class Recompute { none, block };
+// Activations that backward computes again instead of finding them kept: of whole blocks, or of one piece of each.
+enum class Recompute { none, block, attention, ffn };
 
 // The decoder-only transformer. Defaults compute what Hugging Face's Qwen3MoeForCausalLM computes.
 struct ModelConfig {

@@ -51,8 +51,13 @@ struct TrainConfig {
     v.field("global_batch", global_batch, "samples of a step, over all ranks").between(1, 1 << 24);
     v.field("micro_batch", micro_batch, "samples that a rank computes at once; 0 means its whole share of a step")
         .between(0, 1 << 24);
-    v.choice("recompute", recompute, "activations to compute again in backward instead of keeping them",
-             {{"none", Recompute::none}, {"block", Recompute::block}});
+    v.choice("recompute", recompute,
+             "activations to compute again in backward instead of keeping them: of whole blocks, or of their attention "
+             "or their ffn (experts included) alone",
+             {{"none", Recompute::none},
+              {"block", Recompute::block},
+              {"attention", Recompute::attention},
+              {"ffn", Recompute::ffn}});
     v.field("log_every", log_every, "steps between lines of progress where there is no terminal")
         .between(1, 1'000'000'000);
     v.field("eval_every", eval_every, "steps between evaluations; 0 evaluates only at the end")

@@ -13,19 +13,39 @@ std::int64_t up_and_hidden(Activation activation) { return is_gated(activation) 
 
 // Bytes that a block's rows of `tokens` of the tensor group occupy on a rank until backward has passed, `size` bytes an
 // element: of the residual stream its part of the rows, gathered for the products, of the rest its part of the width.
-std::int64_t block_bytes(const Config& c, bool is_moe, std::int64_t tokens, std::int64_t size) {
+struct BlockBytes {
+  std::int64_t stream = 0, attention = 0, ffn = 0;
+
+  std::int64_t all() const { return stream + attention + ffn; }
+  std::int64_t again(Recompute recompute) const {
+    switch (recompute) {
+      case Recompute::none: return 0;
+      case Recompute::block: return all();
+      case Recompute::attention: return attention;
+      case Recompute::ffn: return ffn;
+    }
+    return 0;
+  }
+};
+BlockBytes block_bytes(const Config& c, bool is_moe, std::int64_t tokens, std::int64_t size) {
   const ModelConfig& m = c.model;
   const std::int64_t d = m.d_model, q = m.n_heads * m.head_dim, width = q + 2 * m.n_kv_heads * m.head_dim;
   const std::int64_t hidden = up_and_hidden(m.activation), ranks = c.parallel.tensor, own = tokens / ranks;
-  const std::int64_t norms = 4 * (2 + m.n_heads + (m.qk_norm ? m.n_heads + m.n_kv_heads : 0));
   const std::int64_t gathered = ranks > 1 ? tokens * size * d : 0;
-  // block input, its norm, the fused projection before and after rotation, attention's output, the sum, its norm
-  const std::int64_t attention = own * (size * (d + d + 2 * width + q + d + d) + norms) + gathered;
-  if (!is_moe) return attention + own * size * hidden * m.d_ff + gathered;
+  BlockBytes bytes;
+  bytes.stream = own * (4 * size * d + 4 * 2);  // block input, its norm, the sum with attention's output, its norm
+  // the fused projection before and after rotation, what attention gives, log-sum-exps and norms of heads
+  bytes.attention =
+      own * (size * (2 * width + q) + 4 * (m.n_heads + (m.qk_norm ? m.n_heads + m.n_kv_heads : 0))) + gathered;
+  if (!is_moe) {
+    bytes.ffn = own * size * hidden * m.d_ff + gathered;
+    return bytes;
+  }
   const std::int64_t k = c.moe.top_k, experts = c.moe.experts, parts = c.parallel.expert_tensor;
   const std::int64_t router = 4 * (size == 4 ? 0 : d) + 4 * 3 * experts + 4 * 4 * k;  // input, logits, p, f32; choices
   // rows in and out of experts, on each of their parts, whose hidden rows are narrower
-  return attention + own * (router + size * k * (2 * d * parts + hidden * c.moe.d_ff));
+  bytes.ffn = own * (router + size * k * (2 * d * parts + hidden * c.moe.d_ff));
+  return bytes;
 }
 
 }  // namespace
@@ -45,13 +65,14 @@ MemoryPlan plan_memory(const Config& c, int world_size) {
 
   std::int64_t kept = 0, largest = 0, widest = 0;
   for (const bool is_moe : moe_blocks(c.moe, c.model.n_layers)) {
-    const std::int64_t bytes = block_bytes(c, is_moe, tokens, size);
-    largest = std::max(largest, bytes);
+    const BlockBytes bytes = block_bytes(c, is_moe, tokens, size);
+    const std::int64_t again = bytes.again(c.train.recompute);
+    largest = std::max(largest, again);
     widest = std::max(
         widest, own * size * up_and_hidden(c.model.activation) * (is_moe ? c.moe.top_k * c.moe.d_ff : c.model.d_ff));
-    kept += c.train.recompute == Recompute::block ? own * size * c.model.d_model : bytes;
+    kept += bytes.all() - again + (c.train.recompute == Recompute::block ? own * size * c.model.d_model : 0);
   }
-  if (c.train.recompute == Recompute::block) kept += largest;
+  kept += largest;  // one at a time
 
   MemoryPlan plan;
   const auto set = [&](Memory kind, std::int64_t bytes) { plan.bytes[static_cast<std::size_t>(kind)] = bytes; };

@@ -48,10 +48,14 @@ TEST(ModelLayouts, EqualOneRankWithMicroBatchesAndRecomputation) {
 
 TEST(Recompute, GivesTheSameBits) {
   test::on_ranks({2}, [](ProcessGroup& world) {
-    SmallModel small;
-    const test::ModelRun kept = test::run_model(small, world, {.expert = 2});
-    small.recompute = Recompute::block;
-    test::expect_same_bits(test::run_model(small, world, {.expert = 2}), kept);
+    for (const ParallelConfig& parallel : {ParallelConfig{.expert = 2}, {.tensor = 2, .expert = 2}}) {
+      SmallModel small;
+      const test::ModelRun kept = test::run_model(small, world, parallel);
+      for (const Recompute recompute : {Recompute::block, Recompute::attention, Recompute::ffn}) {
+        small.recompute = recompute;
+        test::expect_same_bits(test::run_model(small, world, parallel), kept);
+      }
+    }
   });
 }
 

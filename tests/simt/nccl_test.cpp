@@ -207,12 +207,12 @@ TEST_F(Nccl, GradientBucketsLeaveDuringBackward) {
       const auto backward = [&](int batch) {
         for (std::size_t kind : {0, 1, 2}) {
           Variable y(Tensor::zeros(parameters[kind].variable.shape(), DType::f32, gpu));
-          Exchange rows{.send = std::vector<int>(std::size_t(mesh.expert->size())), .recv = {}};
+          Exchange rows{.send = std::vector<int>(std::size_t(mesh.experts->size())), .recv = {}};
           rows.recv = rows.send;
-          rows.send[std::size_t(1 - mesh.expert->rank())] = rows.recv[std::size_t(1 - mesh.expert->rank())] =
+          rows.send[std::size_t(1 - mesh.experts->rank())] = rows.recv[std::size_t(1 - mesh.experts->rank())] =
               int(y.shape()[0]);
           for (std::size_t p = kind; p < parameters.size(); p += 3)
-            y = times(all_to_all(add(y, parameters[p].variable), rows, *mesh.expert), 0.5f);
+            y = times(all_to_all(add(y, parameters[p].variable), rows, *mesh.experts), 0.5f);
           y.backward(
               to_device(test::random(y.shape(), unsigned(100 * batch + 10 * host.rank()) + unsigned(kind)), gpu));
         }
@@ -266,13 +266,20 @@ TEST_F(Nccl, TrainsAsOnTheCpu) {
     simt::set_gpu_count(gpus);
     run_ranks(2, [&](ProcessGroup& world) {
       const test::RunDir dir(text("nccl-", gpus), world);
-      for (int expert : {1, 2}) {
+      // Experts everywhere, spread, cut; dense layers cut, with routing groups over both ranks.
+      int number = 0;
+      for (const ParallelConfig& parallel : {ParallelConfig{.data = 2},
+                                             {.data = 2, .expert = 2},
+                                             {.data = 1, .tensor = 2, .expert = 2},
+                                             {.data = 1, .tensor = 2, .expert_tensor = 2}}) {
+        ++number;
         const auto losses = [&](DeviceChoice device) {
-          Config config = dir.config(2, expert);
+          Config config = dir.config(2, 1);
+          config.parallel = parallel;
           config.run.device = device;
-          config.run.dir += text("-", expert, device == DeviceChoice::cpu ? "-cpu" : "-gpu");
+          config.run.dir += text("-", number, device == DeviceChoice::cpu ? "-cpu" : "-gpu");
           config.train.recompute = Recompute::block;
-          config.train.micro_batch = 2;
+          config.train.micro_batch = parallel.tensor == 2 ? 1 : 2;
           Trainer trainer(config, world, ProgressStyle::none);
           EXPECT_EQ(trainer.learner().model().parameters()[0].variable.device().type == DeviceType::cuda,
                     device != DeviceChoice::cpu);

@@ -10,7 +10,7 @@ namespace {
 
 TEST(MemoryPlan, IsWhatAStepTakes) {
   for (const Precision precision : {Precision::fp32, Precision::bf16})
-    for (const Recompute recompute : {Recompute::none, Recompute::block}) {
+    for (const Recompute recompute : {Recompute::none, Recompute::block, Recompute::attention, Recompute::ffn}) {
       const auto self = make_self_group();
       const test::RunDir dir("memory", *self);
       Config config = dir.config(1, 1, precision);
