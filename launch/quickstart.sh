@@ -35,7 +35,7 @@ progress=lines
 ranks=2
 SECONDS=0
 status=0
-launch/local.sh $ranks train configs/quickstart.yaml --progress $progress "$@" || status=$?
+launch/local.sh configs/quickstart.yaml -n $ranks --progress $progress "$@" || status=$?
 if [ $status = 75 ]; then
   printf '\nStopped and saved. Run launch/quickstart.sh again to go on.\n'
   exit 75
@@ -44,15 +44,15 @@ fi
 
 run=$(build/switchyard config configs/quickstart.yaml "$@" | sed -n 's/^  dir: //p' | head -n 1)
 step "Held-out loss on the whole of Persuasion"
-launch/local.sh $ranks eval "$run"
+launch/local.sh eval "$run" -n $ranks
 
 step "What it writes when it goes on from \"She had\""
-launch/local.sh $ranks generate "$run" --prompt "She had" --tokens 300 --temperature 0.7
+launch/local.sh generate "$run" -n $ranks --prompt "She had" --tokens 300 --temperature 0.7
 
 cat <<END
 
 Next:
   build/switchyard inspect $run                  what the checkpoint holds
   build/switchyard generate $run --prompt "Mr. Darcy"
-  launch/local.sh 2 train configs/quickstart.yaml run.dir=runs/top1 moe.top_k=1 moe.renormalise=false
+  launch/local.sh configs/quickstart.yaml -n 2 run.dir=runs/top1 moe.top_k=1 moe.renormalise=false
 END

@@ -12,7 +12,7 @@ int main(int argc, char** argv) {
   CLI::App app("Switchyard pretrains Mixture-of-Experts language models.", "switchyard");
   app.set_version_flag("--version", program_version());
   app.footer(
-      "Several ranks:  launch/local.sh 2 train CONFIG   (or mpirun -n 2 switchyard train CONFIG)\n"
+      "Several ranks:  launch/local.sh CONFIG -n 2   (or mpirun -n 2 switchyard train CONFIG)\n"
       "Exit codes: 0 done, 2 usage or configuration, 3 data, 4 checkpoint, 5 not finite, 6 no memory,\n"
       "            7 communication, 75 stopped by a signal after saving: run again to go on");
 

@@ -27,7 +27,6 @@ int train(const Options& options, ProcessGroup& world) {
   check_training(config);
   check_layout(config, world.size());
   for (const std::string& warning : warnings(config)) warn(world, warning);
-  listen_for_signals();
   Trainer trainer(resolved(config, world.size()), world, styles.at(options.progress));
   if (options.init_only) {
     trainer.save();
@@ -47,7 +46,10 @@ void add_train(CLI::App& app, Action& action) {
       ->check(CLI::IsMember({"lines", "live", "none"}));
   command->add_flag("--init-only", options->init_only, "save the initial weights as step 0 and stop");
   command->callback([options, &action] {
-    action = [options] { return on_ranks([&](ProcessGroup& world) { return train(*options, world); }); };
+    action = [options] {
+      listen_for_signals();
+      return on_ranks([&](ProcessGroup& world) { return train(*options, world); });
+    };
   });
 }
 

@@ -82,15 +82,6 @@ class Runs(Scenario):
                 self.assertEqual(self.step_of_latest(), self.lines())
                 self.assertDone(self.run_here("verify", "run"))
 
-    def test_interrupting_mpirun_saves(self):
-        """local.sh turns both into SIGUSR1, as mpirun itself would leave the ranks only a second."""
-        for name in (signal.SIGINT, signal.SIGTERM):
-            with self.subTest(name):
-                shutil.rmtree(self.folder / "run", ignore_errors=True)
-                self.assertEqual(self.stop(name, ranks=2).code, STOPPED)
-                self.assertEqual(self.step_of_latest(), self.lines())
-                self.assertDone(self.run_here("verify", "run"))
-
     def test_save_and_go_on(self):
         for ranks in (None, 2):
             with self.subTest(f"{ranks} ranks"):

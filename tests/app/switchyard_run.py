@@ -42,7 +42,7 @@ class Result(NamedTuple):
 
 def command_of(arguments, ranks):
     """The command line: the program itself, or a job of `ranks` ranks as launch/local.sh starts it."""
-    head = [PROGRAM] if ranks is None else [ROOT / "launch/local.sh", ranks]
+    head = [PROGRAM] if ranks is None else [ROOT / "launch/local.sh", "-n", ranks]
     return [str(part) for part in (*head, *arguments)]
 
 
