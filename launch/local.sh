@@ -105,7 +105,7 @@ for ((run = 0; ; run++)); do
   done
   # A rank that does not listen to SIGUSR1 yet, which is the first thing it does, ends by it: there is nothing to save.
   [ -z "$asked" ] || [ $status != 138 ] || status=75
-  [ -z "$now" ] || [ $status = 75 ] || exit $((128 + $(kill -l "$now")))
+  [ -z "$now" ] || [ $status = 0 ] || [ $status = 75 ] || exit $((128 + $(kill -l "$now")))
   again || exit $status
   printf 'local.sh: exit code %s: starting again, %s of %s\n' $status $((run + 1)) "$restarts" >&2
 done
