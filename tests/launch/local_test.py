@@ -98,7 +98,7 @@ class Local(Scenario):
 
     def test_a_signal_that_mpirun_drops_is_repeated(self):
         self.stand_in("mpirun", "trap '' USR1", "touch deaf", "sleep 0.5", "trap 'exit 75' USR1",
-                      "while true; do sleep 0.05; done")
+                      "for i in $(seq 200); do sleep 0.05; done")
         path = {"PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}"}
         with subprocess.Popen([LOCAL, "tiny.yaml", "-n", "2"], cwd=self.folder, env={**environment(), **path}) as job:
             while not (self.folder / "deaf").exists():
@@ -156,17 +156,15 @@ class Local(Scenario):
                 for word in words:
                     self.assertIn(word, told.err)
 
-    def test_a_rank_a_gpu(self):
+    def test_a_rank_a_gpu_or_numa_node(self):
         program = self.stand_in("program", "echo rank")
         self.stand_in("nvidia-smi", "echo 'GPU 0: A'; echo '  MIG 1g: B'; echo 'GPU 1: A'; echo 'GPU 2: A'")
+        self.stand_in("lscpu", "printf '# NODE\\n0\\n1\\n0\\n1\\n'")
+        nodes = 2 if len(os.sched_getaffinity(0)) == os.cpu_count() else 1
         path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
-        for visible, ranks in ((None, 3), ("2", 1), ("0,2", 2)):
+        for visible, ranks in ((None, 3), ("2", 1), ("0,2", 2), ("", nodes), ("-1", nodes)):
             environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
             self.assertEqual(self.call("x.yaml", SWITCHYARD=program, PATH=path, **environ).out, "rank\n" * ranks, visible)
-        for hidden in ("", "-1"):
-            said = self.call("x.yaml", SWITCHYARD=program, PATH=path, CUDA_VISIBLE_DEVICES=hidden).out
-            self.assertNotEqual(said, "rank\n" * 3)
-            self.assertIn("rank\n", said)
 
     def test_each_rank_gets_its_share_of_the_cores(self):
         program = self.stand_in("program", "taskset -cp $$ >mask-$OMPI_COMM_WORLD_RANK")

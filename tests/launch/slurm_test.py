@@ -29,7 +29,7 @@ SCONTROL = r"""
 echo "$@" >>scontrol-asked
 [ -z "${NO_REQUEUE:-}" ] || { echo "Requested operation is presently disabled" >&2; exit 1; }
 """
-UNTIL_TOLD = "trap 'exit 75' USR1; touch started; while true; do sleep 0.02; done"
+UNTIL_TOLD = "trap 'exit 75' USR1; touch started; for i in {1..500}; do sleep 0.02; done"
 
 
 class Slurm(Scenario):
@@ -154,10 +154,10 @@ class Slurm(Scenario):
         self.assertIn("SLURM does not requeue it: the same sbatch command resumes", stopped.err)
 
     def test_save_and_go_on(self):
-        job = self.start_job("tiny.yaml", STEP="trap 'exit 0' USR2; touch started; while true; do sleep 0.02; done")
+        job = self.start_job("tiny.yaml", STEP=UNTIL_TOLD.replace("exit 75", "exit 9").replace("USR1", "USR2"))
         self.wait_for(lambda: (self.folder / "started").exists())
         job.send_signal(signal.SIGUSR2)
-        self.assertEqual(self.finish(job).code, 0)
+        self.assertEqual(self.finish(job).code, 9)
 
     def test_ranks_and_gpus_that_differ(self):
         for gpus, warned in (("4", False), ("8", True), (None, False)):
