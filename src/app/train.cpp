@@ -6,6 +6,7 @@
 #include "app/ranks.h"
 #include "train/config_rules.h"
 #include "train/exit_code.h"
+#include "train/memory_table.h"
 #include "train/messages.h"
 #include "train/signals.h"
 #include "train/trainer.h"
@@ -27,12 +28,20 @@ int train(const Options& options, ProcessGroup& world) {
   check_training(config);
   check_layout(config, world.size());
   for (const std::string& warning : warnings(config)) warn(world, warning);
-  Trainer trainer(resolved(config, world.size()), world, styles.at(options.progress));
+  const Config whole = resolved(config, world.size());
+  Trainer trainer(whole, world, styles.at(options.progress));
   if (options.init_only) {
     trainer.save();
     return exit_done;
   }
-  return trainer.run() == Outcome::finished ? exit_done : exit_stopped;
+  const bool speaks = options.progress != "none";
+  const Device device = trainer.learner().device();
+  if (speaks)
+    say(world, memory_head() + "\n" + memory_line(plan_memory(whole, world.size())) + "\n" +
+                   memory_line("at the start", device, Moment::now, world));
+  const Outcome outcome = trainer.run();
+  if (speaks) say(world, memory_head() + "\n" + memory_line("at its peak", device, Moment::peak, world));
+  return outcome == Outcome::finished ? exit_done : exit_stopped;
 }
 
 }  // namespace

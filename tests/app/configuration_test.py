@@ -185,5 +185,18 @@ class Configurations(Scenario):
                 self.assertGreater(sum(plan["memory_bytes_per_rank"].values()), 0)
 
 
+class Memory(Scenario):
+    def test_the_account_is_told_at_the_start_and_at_its_peak(self):
+        lines = self.finished(ranks=2).out.splitlines()
+        self.assertEqual([line.startswith("memory, MiB") for line in lines].count(True), 2)
+        planned, start, peak = ([float(number) for number in line.split()[-6:]] for line in lines
+                                if line.startswith("a rank, as planned") or ", at " in line and line.startswith("rank "))
+        parameters, gradients, optimizer = 0, 1, 2
+        self.assertEqual(start[gradients], 0)
+        for kind in (parameters, gradients, optimizer):  # of some tenths of a MiB, to a tenth
+            self.assertAlmostEqual(peak[kind], planned[kind], delta=0.11)
+        self.assertNotIn("memory, MiB", self.train("--progress", "none").out)
+
+
 if __name__ == "__main__":
     main()
