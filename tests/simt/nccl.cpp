@@ -96,6 +96,10 @@ void finish(Call& call) {
   simt::end(call.work);
 }
 
+void copy(std::byte* to, const void* from, std::size_t bytes) {
+  if (bytes > 0) std::memmove(to, from, bytes);
+}
+
 float combine(float a, float b, int op) { return op == ncclSum ? a + b : std::fmax(a, b); }  // drops NaN, as NCCL does
 std::int32_t combine(std::int32_t a, std::int32_t b, int op) { return op == ncclSum ? a + b : std::max(a, b); }
 
@@ -124,7 +128,7 @@ void all_reduce(std::map<int, Call>& calls) {
       const T part = reinterpret_cast<const T*>(calls.at(int((i / 4 + 1 + step) % n)).from)[i];
       result[i] = step == 0 ? part : combine(result[i], part, calls.at(0).argument);
     }
-  for (auto& [rank, call] : calls) std::memcpy(call.to, result.data(), count * sizeof(T));
+  for (auto& [rank, call] : calls) copy(call.to, result.data(), count * sizeof(T));
 }
 
 void carry_out(std::map<int, Call>& calls) {
@@ -137,12 +141,11 @@ void carry_out(std::map<int, Call>& calls) {
       first.type == ncclFloat32 ? reduce_scatter<float>(calls) : reduce_scatter<switchyard::bf16>(calls);
       break;
     case Kind::broadcast:
-      for (auto& [rank, call] : calls) std::memmove(call.to, calls.at(first.argument).from, first.bytes());
+      for (auto& [rank, call] : calls) copy(call.to, calls.at(first.argument).from, first.bytes());
       break;
     case Kind::all_gather:
       for (auto& [rank, call] : calls)
-        for (auto& [other, part] : calls)
-          std::memcpy(call.to + std::size_t(other) * part.bytes(), part.from, part.bytes());
+        for (auto& [other, part] : calls) copy(call.to + std::size_t(other) * part.bytes(), part.from, part.bytes());
       break;
     case Kind::send:
     case Kind::receive: break;
@@ -167,7 +170,7 @@ void arrive(const Call& call) {
       comm.error = ncclInvalidUsage;
       return;
     }
-    std::memcpy(to.to, from.from, from.bytes());
+    copy(to.to, from.from, from.bytes());
     finish(from);
     finish(to);
     return;
