@@ -4,8 +4,8 @@ namespace switchyard {
 
 // y[t] = table[ids[t]]        dtable[ids[t]] += dy[t], in f32 and in the order of t
 Variable embedding(const Variable& table_VD, Tensor ids_T, DType dtype) {
-  SY_CHECK(table_VD.shape().rank() == 2 && table_VD.dtype() == DType::f32, "embedding: table ", table_VD.shape(), " ",
-           table_VD.dtype());
+  SY_CHECK(table_VD.shape().rank() == 2 && (table_VD.dtype() == DType::f32 || table_VD.dtype() == dtype),
+           "embedding: table ", table_VD.shape(), " ", table_VD.dtype());
   SY_CHECK(ids_T.shape().rank() == 1 && ids_T.dtype() == DType::i32, "embedding: ids ", ids_T.shape(), " ",
            ids_T.dtype());
   const Kernels& k = kernels(table_VD.device());

@@ -12,7 +12,8 @@ Variable grouped_linear(const Variable& x, const Variable& w, Tensor offsets, st
              "grouped_linear: ", offsets.dtype(), " offsets ", offsets.shape(), " for ", w.shape()[0], " experts");
   SY_CHECK(rows_each >= 0 && (rows_each == 0 || x.shape()[0] == w.shape()[0] * rows_each), "grouped_linear: x ",
            x.shape(), " is not ", rows_each, " rows each for ", w.shape()[0], " experts");
-  SY_CHECK(w.dtype() == DType::f32, "grouped_linear: the parameter is ", w.dtype(), ", wanted its f32 master");
+  SY_CHECK(w.dtype() == DType::f32 || w.dtype() == x.dtype(), "grouped_linear: the parameter is ", w.dtype(), ", x ",
+           x.dtype());
   const Kernels& k = kernels(x.device());
   const Weight& weight = w.weight(x.dtype());
 

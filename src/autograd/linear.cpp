@@ -6,7 +6,6 @@ namespace {
 void check_shapes(const char* op, const Variable& x, const Variable& w) {
   SY_CHECK(x.shape().rank() == 2 && w.shape().rank() == 2 && x.shape()[1] == w.shape()[1], op, ": x ", x.shape(),
            " does not fit w ", w.shape());
-  SY_CHECK(w.dtype() == DType::f32, op, ": the parameter is ", w.dtype(), ", wanted its f32 master");
 }
 
 Tensor weight_gradient(const Tensor& dy_RO, const Tensor& x_RI) {
@@ -20,6 +19,8 @@ Tensor weight_gradient(const Tensor& dy_RO, const Tensor& x_RI) {
 // y = x w^T        dx = dy w        dw = dy^T x
 Variable linear(const Variable& x, const Variable& w) {
   check_shapes("linear", x, w);
+  SY_CHECK(w.dtype() == DType::f32 || w.dtype() == x.dtype(), "linear: the parameter is ", w.dtype(), ", x ",
+           x.dtype());
   const Kernels& k = kernels(x.device());
   const Weight& weight = w.weight(x.dtype());
 
@@ -42,6 +43,7 @@ Variable linear(const Variable& x, const Variable& w) {
 // The same with x cast to f32 and the f32 master; dx is rounded to the type of x.
 Variable linear_f32(const Variable& x, const Variable& w) {
   check_shapes("linear_f32", x, w);
+  SY_CHECK(w.dtype() == DType::f32, "linear_f32: the parameter is ", w.dtype(), ", wanted its f32 master");
   const Kernels& k = kernels(x.device());
 
   Tensor y_RO = Tensor::empty({x.shape()[0], w.shape()[0]}, DType::f32, x.device());

@@ -10,8 +10,10 @@ namespace switchyard {
 
 // Which ranks hold the same slice of a parameter, and so sum its gradient: of what tensor parallelism cuts, those that
 // read different samples; of what it leaves whole, all that see different tokens; those with copies of the same
-// experts.
-enum class Replicas { data, tokens, expert_data };
+// experts. None: a slice that this rank alone holds.
+enum class Replicas { data, tokens, expert_data, none };
+// What forward reads: the f32 value, or that rounded to the type of activations and products.
+enum class Reads { f32, rows };
 enum class Decay : bool { no, yes };
 
 // The first index on each axis.
@@ -26,6 +28,9 @@ struct Box {
 };
 // The indices [begin, end) of one axis of `whole`, and all of the others.
 Box cut(const Box& whole, int axis, std::int64_t begin, std::int64_t end);
+// The elements [begin, end) of what the boxes hold one after the other, each row-major, as boxes again: of a box of n
+// axes at most 2 n - 1.
+std::vector<Box> cut_flat(const std::vector<Box>& boxes, std::int64_t begin, std::int64_t end);
 // Where the box's i-th line along the last axis, counted row-major, begins in a tensor of shape `whole`, flat.
 std::int64_t start_of_line(const Box& box, const Shape& whole, std::int64_t line);
 // f(flat index in a tensor of shape `whole`) for each element of the box, row-major.
@@ -41,10 +46,11 @@ void for_each_index(const Box& box, const Shape& whole, F f) {
 // One learnt tensor: a name that is the same on every layout, and this rank's slice of it.
 struct Parameter {
   std::string name;   // "model.layers.1.mlp.experts.gate_up_proj"
-  Variable variable;  // f32 master and f32 gradient of the slice
+  Variable variable;  // value and f32 gradient of the slice; the value is the f32 master where no Shards hold that
   Shape global_shape;
   std::vector<Box> boxes{};  // of the logical tensor that the slice holds, one after the other in its memory
   Replicas replicas = Replicas::tokens;
+  Reads reads = Reads::f32;
   Decay decay = Decay::yes;
 };
 

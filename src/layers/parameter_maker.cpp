@@ -92,6 +92,7 @@ Variable ParameterMaker::part(std::string name, Shape whole, std::vector<Box> bo
               .global_shape = whole,
               .boxes = merged(boxes),
               .replicas = Replicas::data,
+              .reads = Reads::rows,
               .decay = decay};
   const Tensor host = normal(p, local, init);
   return add(std::move(p), host);
@@ -102,7 +103,8 @@ Variable ParameterMaker::experts(std::string name, Shape whole, std::vector<Box>
               .variable = {},
               .global_shape = whole,
               .boxes = merged(boxes),
-              .replicas = Replicas::expert_data};
+              .replicas = Replicas::expert_data,
+              .reads = Reads::rows};
   const Tensor host = normal(p, local, init);
   return add(std::move(p), host);
 }

@@ -18,11 +18,11 @@ class ParameterMaker {
  public:
   ParameterMaker(std::uint64_t seed, Device device) : seed_(seed), device_(device) {}
 
-  // Whole on every rank.
+  // Whole on every rank, and read in f32.
   Variable matrix(std::string name, Shape shape, Init init, Decay decay = Decay::yes);
   Variable ones(std::string name, Shape shape);
   // This rank's part of a matrix that tensor parallelism cuts, and of a stack of experts: `boxes` of the logical
-  // tensor, one after the other, seen as `local`.
+  // tensor, one after the other, seen as `local`. Read in the type of rows.
   Variable part(std::string name, Shape whole, std::vector<Box> boxes, Shape local, Init init,
                 Decay decay = Decay::yes);
   Variable experts(std::string name, Shape whole, std::vector<Box> boxes, Shape local, Init init);

@@ -29,9 +29,21 @@ TEST(Embedding, OfNoTokensGivesAZeroGradient) {
   test::expect_near(table.grad(), Tensor::zeros({4, 3}, DType::f32, Device{}), 0);
 }
 
-TEST(Embedding, RefusesIdsThatAreNoInts) {
+// Rounded before it is read or on the way: the same rows and the same f32 gradient.
+TEST(Embedding, ReadsATableOfTheTypeAskedForToo) {
+  Variable table(random({4, 3}, 1), true), rounded(cast(table.value(), DType::bf16), true);
+  const Tensor ids = ints({2}, {3, 1}), dy = cast(random({2, 3}, 2), DType::bf16);
+  Variable expected = embedding(table, ids, DType::bf16), y = embedding(rounded, ids, DType::bf16);
+  test::expect_near(y.value(), expected.value(), 0);
+  expected.backward(dy);
+  y.backward(dy);
+  ASSERT_EQ(rounded.grad().dtype(), DType::f32);
+  test::expect_near(rounded.grad(), table.grad(), 0);
+}
+
+TEST(Embedding, RefusesIdsThatAreNoIntsAndTablesThatAreRoundedTooEarly) {
   EXPECT_THROW(embedding(Variable(random({4, 3}, 1)), random({2}, 1), DType::f32), Error);
-  EXPECT_THROW(embedding(Variable(cast(random({4, 3}, 1), DType::bf16)), ints({1}, {0}), DType::bf16), Error);
+  EXPECT_THROW(embedding(Variable(cast(random({4, 3}, 1), DType::bf16)), ints({1}, {0}), DType::f32), Error);
 }
 
 }  // namespace

@@ -37,6 +37,27 @@ TEST(Linear, OfBf16RowsSumsTheParametersGradientInF32) {
       .m = kOut, .n = kIn, .k = kRows, .a = [&](auto o, auto r) { return dy_at(r, o); }, .b = x_at}(w.grad());
 }
 
+// The compute copy of an f32 master and of the master rounded are the same, at first and after a change.
+TEST(Linear, ReadsAParameterOfTheRowsTypeToo) {
+  Variable w(test::random({35, 33}, 2), true), rounded(cast(w.value(), DType::bf16), true);
+  for (unsigned step = 0; step < 2; ++step) {
+    Variable x(random_rows({8, 33}, DType::bf16, 1), true), same(x.value(), true);
+    const Tensor dy = random_rows({8, 35}, DType::bf16, 3);
+    Variable expected = linear(x, w), y = linear(same, rounded);
+    test::expect_near(y.value(), expected.value(), 0);
+    expected.backward(dy);
+    y.backward(dy);
+    test::expect_near(same.grad(), x.grad(), 0);
+    ASSERT_EQ(rounded.grad().dtype(), DType::f32);
+    test::expect_near(rounded.grad(), w.grad(), 0);
+    kernels(Device{}).copy(w.value(), test::random({35, 33}, 4));
+    kernels(Device{}).copy(rounded.value(), w.value());
+    w.refresh_weight();
+    rounded.refresh_weight();
+  }
+  EXPECT_THROW(linear(Variable(test::random({8, 33}, 1)), rounded), Error);
+}
+
 TEST(LinearF32, OfBf16RowsKeepsTheMasterAndRoundsOnlyDx) {
   constexpr std::int64_t kRows = 6, kOut = 4, kIn = 9;
   Variable x(random_rows({kRows, kIn}, DType::bf16, 1), true), w(test::random({kOut, kIn}, 2), true);
