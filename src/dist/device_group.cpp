@@ -44,8 +44,14 @@ void DeviceGroup::do_all_gather(Tensor& out, const Tensor& in) {
 }
 
 void DeviceGroup::do_reduce_scatter(Tensor& out, const Tensor& in) {
-  if (is_for_host(in)) return host_->reduce_scatter(out, in);
-  size() > 1 ? device_reduce_scatter(out, in) : kernels(device_).copy(out, in);
+  if (const Wait wait = do_start_reduce_scatter(out, in)) wait();
+}
+
+Wait DeviceGroup::do_start_reduce_scatter(Tensor& out, const Tensor& in) {
+  if (is_for_host(in)) return host_->start_reduce_scatter(out, in);
+  if (size() > 1) return device_reduce_scatter(out, in);
+  kernels(device_).copy(out, in);
+  return {};
 }
 
 void DeviceGroup::do_all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in, std::span<const int> send) {

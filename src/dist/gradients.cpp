@@ -22,83 +22,80 @@ Tensor& own_gradient(Variable& parameter) {
 
 }  // namespace
 
-GradientBuckets::GradientBuckets(Parameters& parameters, Mesh& mesh, std::int64_t bucket_bytes)
-    : parameters_(parameters), bucket_of_(parameters.size()), is_complete_(parameters.size()) {
-  SY_CHECK(bucket_bytes >= 0, "gradients: buckets of ", bucket_bytes, " bytes");
-  fill(bucket_bytes, mesh);
+GradientBuckets::GradientBuckets(Shards& shards)
+    : shards_(shards), bucket_of_(shards.whole().size()), is_complete_(shards.whole().size()) {
+  for (std::size_t b = 0; b < shards.buckets().size(); ++b)
+    for (const Bucket::Place& place : shards.buckets()[b].places) bucket_of_[place.parameter] = b;
 }
 
 GradientBuckets::~GradientBuckets() { disarm(); }
 
-// Each kind of replicas has one bucket open; a bucket takes its place in the order when it is closed.
-void GradientBuckets::fill(std::int64_t bucket_bytes, Mesh& mesh) {
-  Bucket open[] = {{.group = mesh.data.get(), .parameters = {}},
-                   {.group = mesh.tokens.get(), .parameters = {}},
-                   {.group = mesh.expert_data.get(), .parameters = {}}};
-  const auto close = [&](Bucket& bucket) {
-    if (bucket.parameters.empty()) return;
-    for (std::size_t p : bucket.parameters) bucket_of_[p] = buckets_.size();
-    buckets_.push_back(std::exchange(bucket, {.group = bucket.group, .parameters = {}}));
-  };
-  for (std::size_t p = parameters_.size(); p-- > 0;) {
-    Bucket& bucket = open[static_cast<int>(parameters_[p].replicas)];
-    const std::int64_t elements = parameters_[p].variable.value().numel();
-    // A group of one has its sums already: no bucket pays there.
-    const std::int64_t most = bucket.group->size() > 1 ? bucket_bytes / 4 : 0;
-    if (bucket.elements + elements > most) close(bucket);
-    bucket.parameters.push_back(p);
-    bucket.elements += elements;
-  }
-  for (Bucket& bucket : open) close(bucket);
-}
-
 void GradientBuckets::arm() {
   SY_CHECK(next_ == 0 && journeys_.empty(), "gradients: armed again before finish()");
-  is_complete_.assign(parameters_.size(), false);
-  for (Bucket& bucket : buckets_) bucket.missing = bucket.parameters.size();
-  for (std::size_t p = 0; p < parameters_.size(); ++p)
-    parameters_[p].variable.on_grad([this, p](Variable&) { complete(p); });
+  is_complete_.assign(is_complete_.size(), false);
+  missing_.clear();
+  for (const Bucket& bucket : shards_.buckets()) missing_.push_back(bucket.places.size());
+  for (std::size_t p = 0; p < shards_.whole().size(); ++p)
+    shards_.whole()[p].variable.on_grad([this, p](Variable&) { complete(p); });
 }
 
 void GradientBuckets::disarm() {
-  for (Parameter& parameter : parameters_) parameter.variable.on_grad({});
+  for (Parameter& parameter : shards_.whole()) parameter.variable.on_grad({});
 }
 
 void GradientBuckets::finish() {
   disarm();
-  while (next_ < buckets_.size()) start(buckets_[next_++]);
+  while (next_ < shards_.buckets().size()) start(shards_.buckets()[next_++]);
   while (!journeys_.empty()) end_first_journey();
   next_ = 0;
 }
 
 void GradientBuckets::complete(std::size_t p) {
-  Bucket& bucket = buckets_[bucket_of_[p]];
-  SY_CHECK(bucket_of_[p] >= next_, "gradients: more of ", parameters_[p].name, " came after its bucket had left");
+  const std::size_t bucket = bucket_of_[p];
+  SY_CHECK(bucket >= next_, "gradients: more of ", shards_.whole()[p].name, " came after its bucket had left");
   if (is_complete_[p]) return;
   is_complete_[p] = true;
-  --bucket.missing;
-  while (next_ < buckets_.size() && buckets_[next_].missing == 0) start(buckets_[next_++]);
+  --missing_[bucket];
+  while (next_ < missing_.size() && missing_[next_] == 0) start(shards_.buckets()[next_++]);
 }
 
-// One gradient travels as it is, several side by side in one piece; of such pieces two are on their way at most.
-void GradientBuckets::start(const Bucket& bucket) {
-  if (bucket.parameters.size() == 1) {
-    Tensor& grad = own_gradient(parameters_[bucket.parameters[0]].variable);
-    journeys_.push_back({&bucket, {}, bucket.group->start_all_reduce(grad, Reduce::sum)});
-  } else {
-    while (std::ranges::count_if(journeys_, [](const Journey& j) { return bool(j.flat); }) > 1) end_first_journey();
-    const Device device = parameters_[bucket.parameters[0]].variable.device();
-    Tensor flat = Tensor::empty({bucket.elements}, DType::f32, device, Memory::communication);
-    std::int64_t end = 0;
-    for (std::size_t p : bucket.parameters) {
-      const Tensor& grad = own_gradient(parameters_[p].variable);
-      Tensor place = flat.rows(end, end + grad.numel());
-      kernels(device).copy(place, grad);
-      end += grad.numel();
-    }
-    Wait wait = bucket.group->start_all_reduce(flat, Reduce::sum);
-    journeys_.push_back({&bucket, std::move(flat), std::move(wait)});
+Tensor GradientBuckets::packed(const Bucket& bucket, std::int64_t elements) {
+  const Device device = shards_.whole()[bucket.places[0].parameter].variable.device();
+  const Kernels& k = kernels(device);
+  Tensor flat = Tensor::empty({elements}, DType::f32, device, Memory::communication);
+  for (std::size_t i = 0; i < bucket.places.size(); ++i) {
+    const auto [parameter, begin, end] = bucket.places[i];
+    Tensor place = flat.rows(begin, end);
+    Tensor gap = flat.rows(end, i + 1 < bucket.places.size() ? bucket.places[i + 1].begin : elements);
+    const Tensor& grad = shards_.whole()[parameter].variable.grad();
+    grad ? k.copy(place, grad) : k.zero(place);
+    if (gap.numel() > 0) k.zero(gap);
   }
+  return flat;
+}
+
+// One gradient travels as it is where it fills its bucket, else in a piece of its own; of such pieces two are on their
+// way at most. Gradients that go to their owners are let go of here.
+void GradientBuckets::start(const Bucket& bucket) {
+  const bool scatters = shards_.is_scattered(bucket);
+  const std::int64_t elements = scatters ? bucket.group->size() * bucket.share() : bucket.elements();
+  Variable& first = shards_.whole()[bucket.places[0].parameter].variable;
+  Journey journey{.bucket = &bucket,
+                  .flat = {},
+                  .share = {},
+                  .is_packed = bucket.places.size() > 1 || first.value().numel() < elements,
+                  .wait = {}};
+  if (journey.is_packed)
+    while (std::ranges::count_if(journeys_, &Journey::is_packed) > 1) end_first_journey();
+  journey.flat = journey.is_packed ? packed(bucket, elements) : own_gradient(first);
+  if (scatters) {
+    for (const Bucket::Place& place : bucket.places) shards_.whole()[place.parameter].variable.zero_grad();
+    journey.share = Tensor::empty({bucket.share()}, DType::f32, first.device(), Memory::gradients);
+    journey.wait = bucket.group->start_reduce_scatter(journey.share, journey.flat);
+  } else {
+    journey.wait = bucket.group->start_all_reduce(journey.flat, Reduce::sum);
+  }
+  journeys_.push_back(std::move(journey));
   while (!journeys_.empty() && !journeys_.front().wait) end_first_journey();  // done already
 }
 
@@ -106,17 +103,23 @@ void GradientBuckets::end_first_journey() {
   const Journey journey = std::move(journeys_.front());
   journeys_.pop_front();
   if (journey.wait) journey.wait();
-  if (!journey.flat) return;
-  std::int64_t end = 0;
-  for (std::size_t p : journey.bucket->parameters) {
-    Tensor& grad = parameters_[p].variable.grad();
-    kernels(grad.device()).copy(grad, journey.flat.rows(end, end + grad.numel()));
-    end += grad.numel();
+  const Bucket& bucket = *journey.bucket;
+  if (!journey.share && journey.is_packed)
+    for (const auto& [parameter, begin, end] : bucket.places) {
+      Tensor& grad = own_gradient(shards_.whole()[parameter].variable);
+      kernels(grad.device()).copy(grad, journey.flat.rows(begin, end));
+    }
+  for (const Bucket::Part& part : bucket.parts) {
+    const std::int64_t count = part.end - part.begin;
+    const Tensor& grad = shards_.whole()[part.parameter].variable.grad();
+    shards_.own()[part.own].variable.grad() = journey.share ? journey.share.rows(part.place, part.place + count)
+                                                            : grad.view({grad.numel()}).rows(part.begin, part.end);
   }
 }
 
 void sum_gradients(Parameters& parameters, Mesh& mesh, std::int64_t bucket_bytes) {
-  GradientBuckets(parameters, mesh, bucket_bytes).finish();
+  Shards shards(parameters, mesh, bucket_bytes, Masters::whole, DType::f32);
+  GradientBuckets(shards).finish();
 }
 
 }  // namespace switchyard

@@ -41,6 +41,7 @@ struct ParallelConfig {
   int tensor = 1;
   int expert = 1;
   int expert_tensor = 1;
+  bool shard_optimizer = false;
 
   template <class V>
   void describe(V& v) {
@@ -52,6 +53,8 @@ struct ParallelConfig {
     v.field("expert_tensor", expert_tensor,
             "ranks that each expert is cut over; expert x expert_tensor divides data x tensor")
         .between(1, 1 << 24);
+    v.field("shard_optimizer", shard_optimizer,
+            "share masters and optimizer states out over the ranks that hold the same parameters (ZeRO-1)");
   }
 };
 

@@ -71,10 +71,11 @@ class HostStagedGroup final : public DeviceGroup {
     kernels(device()).copy(out, staged);
   }
 
-  void device_reduce_scatter(Tensor& out, const Tensor& in) override {
+  Wait device_reduce_scatter(Tensor& out, const Tensor& in) override {
     Tensor staged = out_.place_for(out);
     host().reduce_scatter(staged, fetch(in));
     kernels(device()).copy(out, staged);
+    return {};
   }
 
   void device_all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in, std::span<const int> send) override {

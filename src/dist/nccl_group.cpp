@@ -274,12 +274,12 @@ class NcclGroup final : public DeviceGroup {
     })();
   }
 
-  void device_reduce_scatter(Tensor& out, const Tensor& in) override {
+  Wait device_reduce_scatter(Tensor& out, const Tensor& in) override {
     const ncclDataType_t type = in.dtype() == DType::f32 ? ncclFloat32 : ncclBfloat16;
-    run(text("reduce_scatter of ", in.dtype(), ' ', in.shape()),
-        [&, n = static_cast<std::size_t>(out.numel())](CUstream_st* stream) {
-          return ncclReduceScatter(in.bytes(), out.bytes(), n, type, ncclSum, comm_, stream);
-        })();
+    return run(text("reduce_scatter of ", in.dtype(), ' ', in.shape()),
+               [&, n = static_cast<std::size_t>(out.numel())](CUstream_st* stream) {
+                 return ncclReduceScatter(in.bytes(), out.bytes(), n, type, ncclSum, comm_, stream);
+               });
   }
 
   void device_all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in, std::span<const int> send) override {

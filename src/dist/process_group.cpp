@@ -23,6 +23,14 @@ void check_both(const ProcessGroup& group, const Tensor& out, const Tensor& in, 
   SY_CHECK(out.device() == in.device(), call, ": out is on ", out.device(), ", in on ", in.device());
 }
 
+void check_reduce_scatter(const ProcessGroup& group, const Tensor& out, const Tensor& in) {
+  check_both(group, out, in, "reduce_scatter");
+  SY_CHECK(out.dtype() == in.dtype() && (in.dtype() == DType::f32 || in.dtype() == DType::bf16),
+           "reduce_scatter: f32 or bf16, out is ", out.dtype(), ", in is ", in.dtype());
+  SY_CHECK(in.numel() == group.size() * out.numel(), "reduce_scatter: in is ", in.shape(), " for ", group.size(),
+           " times ", out.shape());
+}
+
 std::int64_t total(std::span<const int> counts) {
   return std::accumulate(counts.begin(), counts.end(), std::int64_t{});
 }
@@ -62,12 +70,13 @@ void ProcessGroup::all_gather(Tensor& out, const Tensor& in) {
 }
 
 void ProcessGroup::reduce_scatter(Tensor& out, const Tensor& in) {
-  check_both(*this, out, in, "reduce_scatter");
-  SY_CHECK(out.dtype() == in.dtype() && (in.dtype() == DType::f32 || in.dtype() == DType::bf16),
-           "reduce_scatter: f32 or bf16, out is ", out.dtype(), ", in is ", in.dtype());
-  SY_CHECK(in.numel() == size() * out.numel(), "reduce_scatter: in is ", in.shape(), " for ", size(), " times ",
-           out.shape());
+  check_reduce_scatter(*this, out, in);
   do_reduce_scatter(out, in);
+}
+
+Wait ProcessGroup::start_reduce_scatter(Tensor& out, const Tensor& in) {
+  check_reduce_scatter(*this, out, in);
+  return do_start_reduce_scatter(out, in);
 }
 
 void ProcessGroup::all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in, std::span<const int> send) {

@@ -40,6 +40,8 @@ class ProcessGroup {
   // in is `size` blocks of out's size, in rank order; out becomes the sum of the ranks' blocks for this rank. f32, or
   // bf16 summed in f32 and rounded once (NCCL, which adds from rank to rank, rounds each time).
   void reduce_scatter(Tensor& out, const Tensor& in);
+  // The same, begun and not awaited; both live until the Wait is called.
+  [[nodiscard]] Wait start_reduce_scatter(Tensor& out, const Tensor& in);
   // in: my rows, send[i] of them for rank i, in rank order; out: recv[i] of them from rank i. Rows of any width and
   // type.
   void all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in, std::span<const int> send);
@@ -60,6 +62,10 @@ class ProcessGroup {
   virtual void do_broadcast(Tensor& x, int root) = 0;
   virtual void do_all_gather(Tensor& out, const Tensor& in) = 0;
   virtual void do_reduce_scatter(Tensor& out, const Tensor& in) = 0;
+  virtual Wait do_start_reduce_scatter(Tensor& out, const Tensor& in) {
+    do_reduce_scatter(out, in);
+    return {};
+  }
   virtual void do_all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in, std::span<const int> send) = 0;
   virtual std::unique_ptr<ProcessGroup> do_split(int colour) = 0;
 };

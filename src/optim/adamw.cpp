@@ -19,7 +19,6 @@ AdamW::AdamW(Parameters parameters, const OptimConfig& config) : parameters_(std
 }
 
 void AdamW::step(double lr, const Tensor& grad_scale_1) {
-  if (parameters_.empty()) return;
   ++steps_;
   AdamWStep step{.lr = static_cast<float>(lr),
                  .beta1 = static_cast<float>(config_.beta1),

@@ -42,6 +42,11 @@ Tensor host_copy(const Tensor& x) {
 // Sums of squares over all elements that this rank holds of a parameter.
 struct Squares {
   double difference = 0, whole = 0;
+
+  void operator+=(const Squares& other) {
+    difference += other.difference;
+    whole += other.whole;
+  }
 };
 // Of slice - whole[boxes] and of whole[boxes] - base[boxes], the base being zeros where it is empty.
 Squares squares(const Tensor& slice, const std::vector<Box>& boxes, const Tensor& whole, const Tensor& base) {
@@ -55,25 +60,31 @@ Squares squares(const Tensor& slice, const std::vector<Box>& boxes, const Tensor
   return sum;
 }
 
+struct Worst {
+  double ratio = 0;
+  std::string name{};
+};
 // The largest ratio of norms over the parameters. A parameter of which almost nothing is to be seen, beside the others,
-// is measured against a millionth of all.
-double worst_ratio(const std::vector<Squares>& mine, ProcessGroup& world, std::size_t* worst) {
+// is measured against a millionth of all. Each rank brings the parameters that it has, all or parts of them.
+Worst worst_ratio(const std::map<std::string, Squares>& mine, const LayoutReference& reference, ProcessGroup& world) {
   std::vector<float> flat;
-  for (const Squares& s : mine)
+  for (const auto& [name, values] : reference.parameters) {
+    const auto found = mine.find(name);
+    const Squares s = found == mine.end() ? Squares{} : found->second;
     flat.insert(flat.end(), {static_cast<float>(s.difference), static_cast<float>(s.whole)});
+  }
   Tensor sums = Tensor::of(std::span<const float>(flat), {std::ssize(flat)}, Device{});
   world.all_reduce(sums, Reduce::sum);  // every slice is held equally often, which leaves the ratios as they are
+  double all = 0;
+  for (std::size_t p = 0; p < reference.parameters.size(); ++p) all += sums.data<float>()[2 * p + 1];
+  Worst worst;
   const float* s = sums.data<float>();
-  double all = 0, largest = 0;
-  for (std::size_t p = 0; p < mine.size(); ++p) all += s[2 * p + 1];
-  for (std::size_t p = 0; p < mine.size(); ++p) {
-    const double ratio = std::sqrt(s[2 * p] / std::max<double>(s[2 * p + 1], 1e-12 * all));
-    if (ratio > largest || p == 0) {
-      largest = ratio;
-      if (worst) *worst = p;
-    }
+  for (const auto& [name, values] : reference.parameters) {
+    const double ratio = std::sqrt(s[0] / std::max<double>(s[1], 1e-12 * all));
+    if (ratio > worst.ratio || worst.name.empty()) worst = {ratio, name};
+    s += 2;
   }
-  return largest;
+  return worst;
 }
 
 double relative(double a, double b) { return std::abs(a - b) / std::max(std::abs(b), 1e-3); }
@@ -100,9 +111,12 @@ std::vector<ParallelConfig> legal_layouts(const Config& config, int ranks, std::
     for (int expert = 1; expert <= ranks; ++expert)
       for (int expert_tensor = 1; expert * expert_tensor <= ranks; ++expert_tensor) {
         if (ranks % tensor != 0 || ranks % (expert * expert_tensor) != 0) continue;
-        const ParallelConfig parallel{
+        ParallelConfig parallel{
             .data = ranks / tensor, .tensor = tensor, .expert = expert, .expert_tensor = expert_tensor};
-        if (is_legal(config, parallel, ranks, micro_batches)) layouts.push_back(parallel);
+        if (!is_legal(config, parallel, ranks, micro_batches)) continue;
+        layouts.push_back(parallel);
+        parallel.shard_optimizer = true;
+        if (ranks > 1) layouts.push_back(parallel);
       }
   return layouts;
 }
@@ -128,29 +142,29 @@ LayoutReference train_alone(const Config& config, int steps, std::int64_t micro_
 LayoutDifference compare_layout(const Config& config, const ParallelConfig& parallel, std::int64_t micro_batches,
                                 const LayoutReference& reference, ProcessGroup& world) {
   Learner learner(laid_out(config, parallel, world.size(), micro_batches), world);
-  const Parameters& parameters = learner.model().parameters();
+  const auto compare = [&](const auto& squares_of) {
+    std::map<std::string, Squares> sums;
+    for (const Parameter& p : learner.masters()) sums[p.name] += squares_of(p, reference.parameters.at(p.name));
+    return worst_ratio(sums, reference, world);
+  };
   LayoutDifference difference;
-  std::vector<Squares> sums_of_squares;
   for (std::size_t step = 0; step < reference.steps.size(); ++step) {
     const StepSums sums = learner.backward(static_cast<std::int64_t>(step));
     if (step == 0) {
-      for (const Parameter& p : parameters)
-        sums_of_squares.push_back(
-            squares(to_device(p.variable.grad(), Device{}), p.boxes, reference.parameters.at(p.name).gradient, {}));
-      std::size_t worst = 0;
-      difference.gradient = worst_ratio(sums_of_squares, world, &worst);
-      difference.worst = parameters[worst].name;
+      const Worst worst = compare([](const Parameter& p, const LayoutReference::Values& whole) {
+        return squares(to_device(p.variable.grad(), Device{}), p.boxes, whole.gradient, {});
+      });
+      difference.gradient = worst.ratio;
+      difference.worst = worst.name;
     }
     const StepMetrics metrics = learner.update(static_cast<std::int64_t>(step), sums);
     difference.loss = std::max(difference.loss, loss_difference(metrics, reference.steps[step]));
     difference.routing = std::max(difference.routing, routing_difference(metrics, reference.steps[step]));
   }
-  sums_of_squares.clear();
-  for (const Parameter& p : parameters) {
-    const LayoutReference::Values& whole = reference.parameters.at(p.name);
-    sums_of_squares.push_back(squares(to_device(p.variable.value(), Device{}), p.boxes, whole.after, whole.before));
-  }
-  difference.parameters = worst_ratio(sums_of_squares, world, nullptr);
+  const Worst worst = compare([](const Parameter& p, const LayoutReference::Values& whole) {
+    return squares(to_device(p.variable.value(), Device{}), p.boxes, whole.after, whole.before);
+  });
+  difference.parameters = worst.ratio;
   return difference;
 }
 

@@ -21,8 +21,10 @@ Learner::Learner(const Config& config, ProcessGroup& world)
       device_world_(make_device_world(world, device_)),
       mesh_(config.parallel, *device_world_),
       model_((share_cores(config.run.threads, world), make_model(config, device_, mesh_))),
-      gradients_(model_.parameters(), mesh_, kBucketBytes),
-      optimizer_(model_.parameters(), config.optim),
+      shards_(model_.parameters(), mesh_, kBucketBytes, config.parallel.shard_optimizer ? Masters::own : Masters::whole,
+              row_type(config.run.precision)),
+      gradients_(shards_),
+      optimizer_(shards_.masters(), config.optim),
       loader_(config.data.train, {.seq_len = config.train.seq_len,
                                   .global_batch = config.train.global_batch,
                                   .vocab_size = config.model.vocab_size,
@@ -48,11 +50,17 @@ StepSums Learner::backward(std::int64_t step) {
   return sums;
 }
 
+void Learner::tensors_changed() {
+  for (Parameter& p : shards_.masters()) p.variable.refresh_weight();
+  shards_.gather();
+}
+
 StepMetrics Learner::update(std::int64_t step, const StepSums& sums) {
-  const GradientNorm norm = gradient_norm(model_.parameters(), mesh_, config_.optim.clip);
+  const GradientNorm norm = gradient_norm(shards_.own(), device_, mesh_, config_.optim.clip);
   StepMetrics metrics{.lr = learning_rate(config_.optim, step, config_.train.steps)};
   optimizer_.step(metrics.lr, norm.grad_scale_1);  // changes nothing where the norm is not finite
-  for (Parameter& p : model_.parameters()) p.variable.zero_grad();
+  shards_.zero_grad();
+  shards_.gather();
 
   // The device has its whole step; only now does the host wait for it.
   sums.reduce_into(metrics, *mesh_.tokens);

@@ -8,6 +8,7 @@
 #include "optim/adamw.h"
 #include "train/config.h"
 #include "train/metrics.h"
+#include "train/state.h"
 
 namespace switchyard {
 
@@ -25,9 +26,17 @@ class Learner {
   StepSums backward(std::int64_t step);
   StepMetrics update(std::int64_t step, const StepSums& sums);
 
+  // Everything that a checkpoint holds: parameters and the optimizer's states.
+  std::vector<LogicalTensor> tensors() { return logical_tensors(shards_.masters(), optimizer_, mesh_); }
+  // Call after values were copied into tensors().
+  void tensors_changed();
+
   Device device() const { return device_; }
   Mesh& mesh() { return mesh_; }
   Transformer& model() { return model_; }
+  // The f32 masters and, after backward(), the sums of their gradients: of all parameters that this rank holds, or of
+  // its own parts of them.
+  Parameters& masters() { return shards_.masters(); }
   AdamW& optimizer() { return optimizer_; }
   const Loader& loader() const { return loader_; }
 
@@ -37,6 +46,7 @@ class Learner {
   std::unique_ptr<ProcessGroup> device_world_;
   Mesh mesh_;
   Transformer model_;
+  Shards shards_;
   GradientBuckets gradients_;
   AdamW optimizer_;
   Loader loader_;

@@ -3,19 +3,23 @@
 namespace switchyard {
 namespace {
 
-const ProcessGroup& holders_of(Replicas replicas, const Mesh& mesh) {
+// Whether this rank writes the i-th tensor: its holders take turns.
+bool is_writer(std::size_t i, Replicas replicas, const Mesh& mesh) {
+  const auto is_turn_of = [i](const ProcessGroup& holders) {
+    return i % static_cast<std::size_t>(holders.size()) == static_cast<std::size_t>(holders.rank());
+  };
   switch (replicas) {
-    case Replicas::data: return *mesh.data;
-    case Replicas::tokens: return *mesh.tokens;
-    case Replicas::expert_data: return *mesh.expert_data;
+    case Replicas::data: return is_turn_of(*mesh.data);
+    case Replicas::tokens: return is_turn_of(*mesh.tokens);
+    case Replicas::expert_data: return is_turn_of(*mesh.expert_data);
+    case Replicas::none: return true;
   }
   throw Error("unknown replicas");
 }
 
-// Adds the slice box by box. The i-th tensor is written by the i-th of its holders, round and round.
+// Adds the slice box by box.
 void add_slice(std::vector<LogicalTensor>& tensors, std::size_t i, const std::string& name, const Tensor& value,
                const Shape& global_shape, const std::vector<Box>& boxes, Replicas replicas, const Mesh& mesh) {
-  const ProcessGroup& holders = holders_of(replicas, mesh);
   const Tensor flat = value.view({value.numel()});
   std::int64_t begin = 0;
   for (const Box& box : boxes) {
@@ -24,7 +28,7 @@ void add_slice(std::vector<LogicalTensor>& tensors, std::size_t i, const std::st
                        .local = flat.rows(begin, end).view(box.shape),
                        .global_shape = global_shape,
                        .origin = box.origin,
-                       .writer = i % static_cast<std::size_t>(holders.size()) == std::size_t(holders.rank())});
+                       .writer = is_writer(i, replicas, mesh)});
     begin = end;
   }
 }

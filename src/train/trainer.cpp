@@ -48,14 +48,13 @@ void Trainer::resume() {
   if (!found) return;
   for (const std::string& warning : found->warnings) warn(world_, warning);
 
-  std::vector<LogicalTensor> tensors =
-      logical_tensors(learner_.model().parameters(), learner_.optimizer(), learner_.mesh());
+  std::vector<LogicalTensor> tensors = learner_.tensors();
   const TrainingState state = load_checkpoint(*found, tensors, world_);
   SY_REQUIRE(state.data_position == state.step * config_.train.global_batch, Fault::usage, found->path.string(),
              " has drawn ", state.data_position, " samples in ", state.step,
              " steps, which train.global_batch = ", config_.train.global_batch,
              " does not give; use the same, or another run.dir");
-  for (Parameter& p : learner_.model().parameters()) p.variable.refresh_weight();
+  learner_.tensors_changed();
   step_ = state.step;
   learner_.optimizer().set_steps(state.optimizer_step);
   Progress(style_, 0, 0, 1).say(text("resumed from ", found->path.string(), " at step ", step_));
@@ -73,8 +72,7 @@ void Trainer::save() {
                             .code_version = program_version(),
                             .world_size = world_.size(),
                             .layout = describe(learner_.mesh().layout)};
-  save_checkpoint(checkpoint_dir(config_.run.dir),
-                  logical_tensors(learner_.model().parameters(), learner_.optimizer(), learner_.mesh()), state, world_,
+  save_checkpoint(checkpoint_dir(config_.run.dir), learner_.tensors(), state, world_,
                   static_cast<int>(config_.checkpoint.keep));
 }
 

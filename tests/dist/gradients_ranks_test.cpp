@@ -92,7 +92,7 @@ TEST(SumGradients, BucketsFillUpButNotOver) {
   std::vector<std::int64_t> calls;
   mesh.tokens = std::make_unique<NotingGroup>(calls);
   Parameters parameters;
-  for (std::int64_t n : {4, 6, 1, 30, 2, 2, 2, 10}) {
+  for (std::int64_t n : {64, 96, 16, 480, 32, 32, 20, 160}) {
     const Variable variable(test::random({n}, 1), true);
     parameters.push_back({.name = text("p", n), .variable = variable, .global_shape = variable.shape()});
   }
@@ -101,9 +101,9 @@ TEST(SumGradients, BucketsFillUpButNotOver) {
     sum_gradients(parameters, mesh, bucket_bytes);
     return calls;
   };
-  EXPECT_EQ(calls_with(40), (std::vector<std::int64_t>{10, 6, 30, 7, 4}));
-  EXPECT_EQ(calls_with(0), (std::vector<std::int64_t>{10, 2, 2, 2, 30, 1, 6, 4}));
-  EXPECT_EQ(calls_with(1 << 20), (std::vector<std::int64_t>{57}));
+  EXPECT_EQ(calls_with(640), (std::vector<std::int64_t>{160, 96, 480, 112, 64}));  // the 20 stand on a place of 32
+  EXPECT_EQ(calls_with(0), (std::vector<std::int64_t>{160, 20, 32, 32, 480, 16, 96, 64}));
+  EXPECT_EQ(calls_with(1 << 20), (std::vector<std::int64_t>{912}));
 }
 
 // backward() may leave one tensor as the gradient of two parameters.
@@ -170,7 +170,8 @@ TEST(GradientBuckets, LeaveDuringBackwardWithTheSameBits) {
       SmallModel model(world);
       const Tensor dy = test::random({5, 6}, 7);
       const auto gradients = [&](std::int64_t bucket_bytes, bool early) {
-        GradientBuckets buckets(model.parameters, mesh, bucket_bytes);
+        Shards shards(model.parameters, mesh, bucket_bytes, Masters::whole, DType::f32);
+        GradientBuckets buckets(shards);
         for (int step = 0; step < 2; ++step) {  // used again
           for (Parameter& p : model.parameters) p.variable.zero_grad();
           for (unsigned batch = 0; batch < 3; ++batch) {
@@ -226,46 +227,50 @@ using Sizes = std::vector<std::int64_t>;
 TEST(GradientBuckets, LeaveInOneOrderHoweverGradientsComplete) {
   for (const std::vector<std::size_t>& order :
        {std::vector<std::size_t>{0, 1, 2, 3}, {3, 2, 1, 0}, {2, 0, 3, 1}, {1, 1, 3, 2, 0}}) {
-    Noting n({1, 2, 3, 4});
-    GradientBuckets buckets(n.parameters, n.mesh, 5 * 4);  // p4 | p3, p2 | p1... as far as they fit
+    Noting n({16, 32, 48, 64});
+    Shards shards(n.parameters, n.mesh, 80 * 4, Masters::whole,
+                  DType::f32);  // the last | the two before it | the first
+    GradientBuckets buckets(shards);
     buckets.arm();
     n.backward(order);
-    EXPECT_EQ(n.calls, (Sizes{4, 5, 1}));
+    EXPECT_EQ(n.calls, (Sizes{64, 80, 16}));
     buckets.finish();
-    EXPECT_EQ(n.calls, (Sizes{4, 5, 1}));
+    EXPECT_EQ(n.calls, (Sizes{64, 80, 16}));
   }
 }
 
 TEST(GradientBuckets, LeaveAsSoonAsTheyMay) {
-  Noting n({1, 2, 3, 4});
-  GradientBuckets buckets(n.parameters, n.mesh, 5 * 4);
+  Noting n({16, 32, 48, 64});
+  Shards shards(n.parameters, n.mesh, 80 * 4, Masters::whole, DType::f32);
+  GradientBuckets buckets(shards);
   buckets.arm();
   n.backward({1, 2});
   EXPECT_EQ(n.calls, Sizes{});  // the bucket before theirs is not complete
   n.backward({3});
-  EXPECT_EQ(n.calls, (Sizes{4, 5}));
-  buckets.finish();  // no gradient came for p1
-  EXPECT_EQ(n.calls, (Sizes{4, 5, 1}));
+  EXPECT_EQ(n.calls, (Sizes{64, 80}));
+  buckets.finish();  // no gradient came for p16
+  EXPECT_EQ(n.calls, (Sizes{64, 80, 16}));
   ASSERT_TRUE(n.parameters[0].variable.grad());
 
   n.backward({0, 1, 2, 3});
-  EXPECT_EQ(n.calls, (Sizes{4, 5, 1})) << "not armed";
+  EXPECT_EQ(n.calls, (Sizes{64, 80, 16})) << "not armed";
   buckets.finish();
-  EXPECT_EQ(n.calls, (Sizes{4, 5, 1, 4, 5, 1}));
+  EXPECT_EQ(n.calls, (Sizes{64, 80, 16, 64, 80, 16}));
 }
 
 TEST(GradientBuckets, AGradientThatComesTooLateIsAnError) {
-  Noting n({1, 2});
-  GradientBuckets buckets(n.parameters, n.mesh, 0);
+  Noting n({16, 32});
+  Shards shards(n.parameters, n.mesh, 0, Masters::whole, DType::f32);
+  GradientBuckets buckets(shards);
   buckets.arm();
   n.backward({0});
-  n.backward({0});  // has not left yet: p2 is missing
+  n.backward({0});  // has not left yet: p32 is missing
   n.backward({1});
   try {
     n.backward({1});
-    FAIL() << "the sum of p2 has left without this part";
+    FAIL() << "the sum of p32 has left without this part";
   } catch (const Error& error) {
-    EXPECT_NE(std::string(error.what()).find("p2"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("p32"), std::string::npos) << error.what();
   }
 }
 

@@ -63,7 +63,7 @@ Config unusual() {
              .weight_decay = 0,
              .clip = 1e9,
              .schedule = {.kind = ScheduleKind::inverse_sqrt, .warmup_steps = 5, .min_ratio = 0.25, .decay_steps = 9}};
-  c.parallel = {.data = 6, .tensor = 2, .expert = 3, .expert_tensor = 2};
+  c.parallel = {.data = 6, .tensor = 2, .expert = 3, .expert_tensor = 2, .shard_optimizer = true};
   c.checkpoint = {.every = 17, .keep = 2};
   return c;
 }

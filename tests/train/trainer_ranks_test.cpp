@@ -7,7 +7,6 @@
 #include "grad_check.h"
 #include "ranks.h"
 #include "train/small_run.h"
-#include "train/state.h"
 
 namespace switchyard {
 namespace {
@@ -118,8 +117,7 @@ TEST(Layouts, LossesAgreeWithMicroBatchesAndRecomputation) {
 std::map<std::string, std::vector<float>> whole_state(const Config& config, ProcessGroup& self) {
   Trainer trainer(config, self, ProgressStyle::none);
   std::map<std::string, std::vector<float>> tensors;
-  for (const LogicalTensor& t :
-       logical_tensors(trainer.learner().model().parameters(), trainer.learner().optimizer(), trainer.learner().mesh()))
+  for (const LogicalTensor& t : trainer.learner().tensors())
     tensors[t.name] = {t.local.data<float>(), t.local.data<float>() + t.local.numel()};
   return tensors;
 }
@@ -129,8 +127,7 @@ TEST(Resharding, FourExpertRanksLoadOnOneAndOnTwoByTwo) {
     const RunDir dir("reshard", world);
     std::map<std::string, std::vector<float>> saved;  // this rank's slices, by name and origin
     const auto slices = [&](Trainer& trainer) {
-      for (const LogicalTensor& t : logical_tensors(trainer.learner().model().parameters(),
-                                                    trainer.learner().optimizer(), trainer.learner().mesh()))
+      for (const LogicalTensor& t : trainer.learner().tensors())
         saved[text(t.name, " from ", t.origin[0])] = {t.local.data<float>(), t.local.data<float>() + t.local.numel()};
     };
     {
