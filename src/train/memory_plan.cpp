@@ -60,7 +60,23 @@ MemoryPlan plan_memory(const Config& c, int world_size) {
       std::ranges::count(moe_blocks(c.moe, c.model.n_layers), true) * c.moe.experts * c.model.d_model;
   const std::int64_t cut = count.parameters - count.expert_parameters - norms - routers,
                      tables = c.model.vocab_size * c.model.d_model;
-  const std::int64_t held = norms + routers + cut / tp + count.expert_parameters / (ep * etp);
+  // What the rank holds of each kind, how many ranks hold the same, and the bytes that forward reads of one.
+  struct Kind {
+    std::int64_t parameters, holders, read;
+  };
+  const Kind kinds[] = {{norms + routers, world_size, 4},
+                        {cut / tp, world_size / tp, size},
+                        {count.expert_parameters / (ep * etp), world_size / (ep * etp), size}};
+  constexpr std::int64_t kBucketBytes = 8 << 20;
+  std::int64_t held = 0, values = 0, arriving = 0, states = 0;  // parameters, and bytes
+  for (const auto& [parameters, holders, read] : kinds) {
+    const bool is_shared_out = c.parallel.shard_optimizer && holders > 1;
+    const std::int64_t own = is_shared_out ? parameters / holders : parameters;
+    held += parameters;
+    values += is_shared_out && read < 4 ? read * parameters + 4 * own : 4 * parameters;
+    arriving += is_shared_out ? std::min(kBucketBytes, 4 * parameters) / holders : 0;
+    states += 8 * own;
+  }
   const std::int64_t tokens = c.train.micro_batch * c.train.seq_len, own = tokens / tp;
 
   std::int64_t kept = 0, largest = 0, widest = 0;
@@ -77,11 +93,11 @@ MemoryPlan plan_memory(const Config& c, int world_size) {
   MemoryPlan plan;
   const auto set = [&](Memory kind, std::int64_t bytes) { plan.bytes[static_cast<std::size_t>(kind)] = bytes; };
   const std::int64_t matrices = held - (c.model.tied_embeddings ? 0 : tables / tp);
-  set(Memory::parameters, 4 * held + (size == 2 ? 4 * matrices : 0));
-  set(Memory::gradients, 4 * held);
-  set(Memory::optimizer, 8 * held);
+  set(Memory::parameters, values + (size == 2 ? 4 * matrices : 0));
+  set(Memory::gradients, 4 * held + arriving);
+  set(Memory::optimizer, states);
   set(Memory::activations, kept + widest + 2 * own * size * c.model.d_model);
-  set(Memory::communication, world_size > 1 ? std::min<std::int64_t>(8 << 20, 4 * held) : 0);
+  set(Memory::communication, world_size > 1 ? std::min(kBucketBytes, 4 * held) : 0);
   return plan;
 }
 
