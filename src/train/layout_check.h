@@ -11,7 +11,8 @@
 namespace switchyard {
 
 // Every layout of exactly so many ranks that the configuration allows, whatever its own `parallel` says, the samples of
-// a step going through the model in `micro_batches` parts.
+// a step going through the model in `micro_batches` parts; of several ranks each without and with a shared-out
+// optimizer.
 std::vector<ParallelConfig> legal_layouts(const Config& config, int ranks, std::int64_t micro_batches);
 
 // What one rank alone gets from some steps: what every layout should get. Tensors whole, by parameter.

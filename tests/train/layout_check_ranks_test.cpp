@@ -22,12 +22,12 @@ TEST(LayoutCheck, ListsWhatTheConfigurationAllows) {
   const test::RunDir dir("legal", *self);
   Config config = small_config(dir);
   EXPECT_EQ(legal_layouts(config, 1, 2).size(), 1u);
-  // tensor 1 or 2, and experts as they are, spread over 2, or cut over 2
-  EXPECT_EQ(legal_layouts(config, 2, 2).size(), 6u);
+  // tensor 1 or 2, and experts as they are, spread over 2, or cut over 2; each without and with a shared-out optimizer
+  EXPECT_EQ(legal_layouts(config, 2, 2).size(), 12u);
   EXPECT_EQ(legal_layouts(config, 3, 2).size(), 0u);  // 16 samples, 4 heads and 4 experts over 3
-  EXPECT_EQ(legal_layouts(config, 2, 16).size(), 3u) << "16 parts leave one sample each, for one data rank";
+  EXPECT_EQ(legal_layouts(config, 2, 16).size(), 6u) << "16 parts leave one sample each, for one data rank";
   config.moe.experts = 0;
-  EXPECT_EQ(legal_layouts(config, 2, 2).size(), 2u);
+  EXPECT_EQ(legal_layouts(config, 2, 2).size(), 4u);
 }
 
 TEST(LayoutCheck, EveryLayoutIsWithinRounding) {
@@ -37,9 +37,10 @@ TEST(LayoutCheck, EveryLayoutIsWithinRounding) {
     const LayoutReference reference = train_alone(config, kSteps, 2);
     for (const ParallelConfig& parallel : legal_layouts(config, world.size(), 2)) {
       const LayoutDifference d = compare_layout(config, parallel, 2, reference, world);
-      EXPECT_TRUE(d.is_rounding()) << describe(Layout(parallel, world.size())) << ": loss " << d.loss << ", gradient "
-                                   << d.gradient << " of " << d.worst << ", parameters " << d.parameters << ", routing "
-                                   << d.routing;
+      EXPECT_TRUE(d.is_rounding()) << describe(Layout(parallel, world.size()))
+                                   << (parallel.shard_optimizer ? ", sharded" : "") << ": loss " << d.loss
+                                   << ", gradient " << d.gradient << " of " << d.worst << ", parameters "
+                                   << d.parameters << ", routing " << d.routing;
     }
   });
 }
