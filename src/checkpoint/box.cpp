@@ -15,6 +15,50 @@ std::string describe(const Box& box) {
   return words + "]";
 }
 
+// A corner of boxes, and how many more of them count it up than down.
+struct Mark {
+  Origin corner{};
+  int sign = 1;
+};
+
+// Adds the 2^d marks of a box: at each corner, minus for every axis on which it is the end.
+void mark(const Box& box, int sign, std::vector<Mark>& marks) {
+  for (unsigned ends = 0; ends < 1u << box.shape.rank(); ++ends) {
+    Mark m{box.origin, sign};
+    for (int axis = 0; axis < box.shape.rank(); ++axis)
+      if (ends >> axis & 1) {
+        m.corner[static_cast<std::size_t>(axis)] += box.shape[axis];
+        m.sign = -m.sign;
+      }
+    marks.push_back(m);
+  }
+}
+
+// Boxes hold each element of `shape` once when their indicator functions sum to its own. Differences along every axis
+// turn an indicator into its box's marks and lose nothing, so the marks sum to those of `shape` then and only then.
+bool is_partition(const Shape& shape, std::span<const Box> boxes) {
+  std::vector<Mark> marks;
+  marks.reserve((boxes.size() + 1) << shape.rank());
+  for (const Box& box : boxes) mark(box, 1, marks);
+  mark({{}, shape}, -1, marks);
+  std::ranges::sort(marks, {}, &Mark::corner);
+  for (std::size_t i = 0; i < marks.size();) {
+    int sum = 0;
+    for (const std::size_t first = i; i < marks.size() && marks[i].corner == marks[first].corner; ++i)
+      sum += marks[i].sign;
+    if (sum != 0) return false;
+  }
+  return true;
+}
+
+// What two of the boxes hold, as words; empty where none touch.
+std::string overlap(std::span<const Box> boxes) {
+  for (std::size_t i = 0; i < boxes.size(); ++i)
+    for (std::size_t j = i + 1; j < boxes.size(); ++j)
+      if (const auto both = intersect(boxes[i], boxes[j])) return describe(*both);
+  return "";
+}
+
 }  // namespace
 
 std::optional<Box> intersect(const Box& a, const Box& b) {
@@ -31,11 +75,33 @@ std::optional<Box> intersect(const Box& a, const Box& b) {
   return both;
 }
 
+std::vector<Box> boxes_of_range(const Shape& shape, std::int64_t begin, std::int64_t end) {
+  SY_CHECK(0 <= begin && begin <= end && end <= shape.numel(), "elements [", begin, ", ", end, ") of ", shape);
+  std::vector<Box> boxes;
+  while (begin < end) {
+    // The longest run from `begin` on that is a box: whole rows of the outermost axis on which it begins one and ends
+    // within the range.
+    std::int64_t row = shape.numel();  // elements of one index of `axis`
+    int axis = -1;
+    do row /= shape[++axis];
+    while (begin % row != 0 || begin + row > end);
+    Box box{{}, shape};
+    std::int64_t rest = begin;
+    for (int i = shape.rank() - 1; i >= 0; rest /= shape[i--]) {
+      box.origin[static_cast<std::size_t>(i)] = rest % shape[i];
+      if (i < axis) box.shape = box.shape.with(i, 1);
+    }
+    const std::int64_t left = shape[axis] - box.origin[static_cast<std::size_t>(axis)];
+    box.shape = box.shape.with(axis, std::min(left, (end - begin) / row));
+    begin += box.shape.numel();
+    boxes.push_back(box);
+  }
+  return boxes;
+}
+
 std::string partition_problem(const Shape& shape, std::span<const Box> boxes) {
-  std::vector<Box> sorted(boxes.begin(), boxes.end());
-  std::ranges::sort(sorted, {}, &Box::origin);
   std::int64_t elements = 0;
-  for (const Box& box : sorted) {
+  for (const Box& box : boxes) {
     if (box.shape.rank() != shape.rank()) return text("a slice of ", box.shape.rank(), " dimensions of ", shape);
     for (int d = 0; d < shape.rank(); ++d) {
       const std::int64_t begin = box.origin[static_cast<std::size_t>(d)];
@@ -44,13 +110,10 @@ std::string partition_problem(const Shape& shape, std::span<const Box> boxes) {
     }
     elements += box.shape.numel();
   }
-  // Only slices that begin before this one's last row can touch it, and they follow it in the order of first rows.
-  for (std::size_t i = 0; i < sorted.size(); ++i)
-    for (std::size_t j = i + 1; j < sorted.size() && sorted[j].origin[0] < sorted[i].origin[0] + sorted[i].shape[0];
-         ++j)
-      if (const auto both = intersect(sorted[i], sorted[j])) return text("two slices hold ", describe(*both));
-  if (elements != shape.numel()) return text("slices hold ", elements, " of its ", shape.numel(), " elements");
-  return "";
+  if (is_partition(shape, boxes)) return "";
+  const std::string both = overlap(boxes);
+  return both.empty() ? text("slices hold ", elements, " of its ", shape.numel(), " elements")
+                      : text("two slices hold ", both);
 }
 
 }  // namespace switchyard

@@ -19,12 +19,14 @@ namespace switchyard {
 //   latest                          "step-00000500" and the SHA-256 of its SHA256SUMS, a line each
 // Every call below is collective, and a failure on any rank is the same Error (Fault::checkpoint) on all.
 
-// A tensor of the run by the name that it has on every layout, and this rank's slice of it. Where several ranks hold
-// the same slice, exactly one of them is its writer. Loading ignores `writer`. f32, i32, i64, u16 or u8, of one
-// dimension or more.
+// A tensor of the run by the name that it has on every layout, and a slice of it that this rank holds. A rank lists as
+// many slices of one name as it holds, none or hundreds, on any axes; `local` may be a view of a larger buffer. The
+// slices that have a writer hold each element of the tensor once: where several ranks hold the same one, exactly one of
+// them is its writer. Loading ignores `writer`, and its slices may overlap. f32, i32, i64, u16 or u8, of one dimension
+// or more.
 struct LogicalTensor {
   std::string name;  // letters, digits, '.', '_' and '-'
-  Tensor local;
+  Tensor local;      // of the slice's shape
   Shape global_shape;
   Origin origin{};
   bool writer = true;

@@ -112,9 +112,8 @@ struct Hdf5File::State {
     need(H5Pset_fill_time(properties, H5D_FILL_TIME_NEVER), "H5Pset_fill_time");
     return properties;
   }
-  Handle dataset(const std::string& name) const {
-    return {need(H5Dopen2(file, name.c_str(), H5P_DEFAULT), "H5Dopen", name), H5Dclose};
-  }
+  // A slice's dataset, once it is known to be ours.
+  Handle ours(const StoredSlice& slice, DType dtype) const;
   void attribute(hid_t dataset, const char* name, const std::int64_t* values, int rank) const {
     const Handle space = this->space({rank});
     const Handle attribute(need(H5Acreate2(dataset, name, H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT), "H5Acreate"),
@@ -122,6 +121,26 @@ struct Hdf5File::State {
     need(H5Awrite(attribute, H5T_NATIVE_INT64, values), "H5Awrite");
   }
 };
+
+Handle Hdf5File::State::ours(const StoredSlice& slice, DType dtype) const {
+  SY_REQUIRE(slice.dataset.starts_with(kGroup) && slice.dataset.rfind('/') == std::strlen(kGroup), Fault::checkpoint,
+             path.string(), slice.dataset, ": not a dataset of ", kGroup);
+  H5L_info_t link;
+  need(H5Lget_info(file, slice.dataset.c_str(), &link, H5P_DEFAULT), "H5Lget_info", slice.dataset);
+  SY_REQUIRE(link.type == H5L_TYPE_HARD, Fault::checkpoint, path.string(), slice.dataset, ": a link to elsewhere");
+  Handle dataset(need(H5Dopen2(file, slice.dataset.c_str(), H5P_DEFAULT), "H5Dopen", slice.dataset), H5Dclose);
+  const Handle creation(need(H5Dget_create_plist(dataset), "H5Dget_create_plist"), H5Pclose);
+  SY_REQUIRE(H5Pget_layout(creation) == H5D_CONTIGUOUS && H5Pget_external_count(creation) == 0, Fault::checkpoint,
+             path.string(), slice.dataset, ": its data are not contiguous in this file");
+  const Handle type(need(H5Dget_type(dataset), "H5Dget_type"), H5Tclose);
+  SY_REQUIRE(H5Tequal(type, type_of(dtype)) > 0, Fault::checkpoint, path.string(), slice.dataset, ": is not ", dtype,
+             " as the manifest says");
+  const Handle extent(need(H5Dget_space(dataset), "H5Dget_space"), H5Sclose);
+  const Handle expected = space(slice.box.shape);
+  SY_REQUIRE(H5Sextent_equal(extent, expected) > 0, Fault::checkpoint, path.string(), slice.dataset,
+             ": is not of shape ", slice.box.shape, " as the manifest says");
+  return dataset;
+}
 
 Hdf5File::Hdf5File(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Hdf5File::Hdf5File(Hdf5File&&) noexcept = default;
@@ -184,30 +203,11 @@ void Hdf5File::write_virtual(const StoredTensor& tensor) {
       H5Dclose);
 }
 
-void Hdf5File::require_ours(const StoredSlice& slice, DType dtype) {
-  const State& s = *state_;
-  SY_REQUIRE(slice.dataset.starts_with(kGroup) && slice.dataset.rfind('/') == std::strlen(kGroup), Fault::checkpoint,
-             s.path.string(), slice.dataset, ": not a dataset of ", kGroup);
-  H5L_info_t link;
-  s.need(H5Lget_info(s.file, slice.dataset.c_str(), &link, H5P_DEFAULT), "H5Lget_info", slice.dataset);
-  SY_REQUIRE(link.type == H5L_TYPE_HARD, Fault::checkpoint, s.path.string(), slice.dataset, ": a link to elsewhere");
-  const Handle dataset = s.dataset(slice.dataset);
-  const Handle creation(s.need(H5Dget_create_plist(dataset), "H5Dget_create_plist"), H5Pclose);
-  SY_REQUIRE(H5Pget_layout(creation) == H5D_CONTIGUOUS && H5Pget_external_count(creation) == 0, Fault::checkpoint,
-             s.path.string(), slice.dataset, ": its data are not contiguous in this file");
-  const Handle type(s.need(H5Dget_type(dataset), "H5Dget_type"), H5Tclose);
-  SY_REQUIRE(H5Tequal(type, type_of(dtype)) > 0, Fault::checkpoint, s.path.string(), slice.dataset, ": is not ", dtype,
-             " as the manifest says");
-  const Handle space(s.need(H5Dget_space(dataset), "H5Dget_space"), H5Sclose);
-  const Handle expected = s.space(slice.box.shape);
-  SY_REQUIRE(H5Sextent_equal(space, expected) > 0, Fault::checkpoint, s.path.string(), slice.dataset,
-             ": is not of shape ", slice.box.shape, " as the manifest says");
-}
+void Hdf5File::require_ours(const StoredSlice& slice, DType dtype) { state_->ours(slice, dtype); }
 
 void Hdf5File::read(const StoredSlice& slice, const Box& part, Tensor& into, const Box& region) {
   const State& s = *state_;
-  require_ours(slice, into.dtype());
-  const Handle dataset = s.dataset(slice.dataset);
+  const Handle dataset = s.ours(slice, into.dtype());
   const Handle from = s.space(slice.box.shape), to = s.space(region.shape);
   const Extents count = extents(part.shape);
   s.need(H5Sselect_hyperslab(from, H5S_SELECT_SET, difference(part.origin, slice.box.origin).data(), nullptr,

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "checkpoint/agreement.h"
 #include "checkpoint/checkpoint.h"
@@ -45,8 +46,10 @@ std::vector<std::string> unread_tensors(const Checkpoint& checkpoint, const Inde
 void require_match(const Checkpoint& checkpoint, const Index& index, const std::vector<LogicalTensor>& into,
                    const std::vector<std::string>& unread) {
   std::vector<std::string> missing, different;
+  std::set<std::string> seen;
   for (const LogicalTensor& tensor : into) {
     SY_CHECK(tensor.local, tensor.name, ": an empty tensor to load into");
+    if (!seen.insert(tensor.name).second) continue;
     const auto found = index.find(tensor.name);
     if (found == index.end()) {
       missing.push_back(tensor.name);

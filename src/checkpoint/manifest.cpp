@@ -1,7 +1,6 @@
 #include "checkpoint/manifest.h"
 
 #include <algorithm>
-#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <span>
@@ -212,9 +211,9 @@ std::string read_manifest(const std::filesystem::path& path) {
   return manifest;
 }
 
-std::string to_text(const StoredFile& file, const std::vector<StoredTensor>& tensors) {
+std::string to_text(const StoredFile& file, const std::map<std::string, StoredTensor>& held) {
   Json all = Json::array();
-  for (const StoredTensor& tensor : tensors) all.push_back(to_json(tensor));
+  for (const auto& [name, tensor] : held) all.push_back(to_json(tensor));
   return Json{{"file", to_json(file)}, {"tensors", all}}.dump();
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -62,7 +63,7 @@ std::string to_sums(const Checkpoint& checkpoint, const std::string& manifest);
 std::string read_manifest(const std::filesystem::path& path);
 
 // What one rank holds and wrote, as text for the rank that merges them; all must agree on a tensor's type and shape.
-std::string to_text(const StoredFile& file, const std::vector<StoredTensor>& tensors);
+std::string to_text(const StoredFile& file, const std::map<std::string, StoredTensor>& held);
 void merge(Checkpoint& checkpoint, const std::vector<std::string>& texts_of_ranks);
 
 }  // namespace switchyard

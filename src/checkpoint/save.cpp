@@ -48,16 +48,18 @@ StoredFile stored(const fs::path& dir, const std::string& name) {
 std::string write_slices(const fs::path& dir, int rank, const std::vector<LogicalTensor>& tensors) {
   const std::string digits = std::to_string(rank);
   const std::string name = "rank-" + std::string(5 - std::min<std::size_t>(5, digits.size()), '0') + digits + ".h5";
-  std::vector<StoredTensor> held;
-  std::map<std::string, std::size_t> slices;  // how many of each tensor so far
+  std::map<std::string, StoredTensor> held;
   Hdf5File file = Hdf5File::create(dir / name);
   for (const LogicalTensor& tensor : tensors) {
-    held.push_back({tensor.name, tensor.local.dtype(), tensor.global_shape, {}});
+    StoredTensor& stored =
+        held.try_emplace(tensor.name, tensor.name, tensor.local.dtype(), tensor.global_shape).first->second;
+    SY_CHECK(stored.dtype == tensor.local.dtype() && stored.shape == tensor.global_shape, tensor.name, " is ",
+             stored.dtype, ' ', stored.shape, " in one slice and ", tensor.local.dtype(), ' ', tensor.global_shape,
+             " in another");
     if (!tensor.writer || tensor.local.numel() == 0) continue;
-    const Box box{tensor.origin, tensor.local.shape()};
-    const StoredSlice slice{name, dataset_name(tensor.name, slices[tensor.name]++), box};
-    file.write(slice, to_device(tensor.local, Device{}), tensor.global_shape);
-    held.back().slices.push_back(slice);
+    stored.slices.push_back(
+        {name, dataset_name(tensor.name, stored.slices.size()), {tensor.origin, tensor.local.shape()}});
+    file.write(stored.slices.back(), to_device(tensor.local, Device{}), tensor.global_shape);
   }
   file.close();
   sync_path(dir / name);

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "tensor/philox.h"
@@ -20,7 +21,7 @@ std::vector<int> marked(const Shape& shape, const Box& box) {  // rank 2: 1 wher
 TEST(Box, IntersectionIsTheCommonElements) {
   const Shape shape{6, 7};
   int touching = 0;
-  for (std::uint64_t trial = 0; trial < 500; ++trial) {
+  for (std::uint32_t trial = 0; trial < 500; ++trial) {
     const auto a = philox({1, 2}, trial, 0), b = philox({1, 2}, trial, 1);
     const auto box = [&](const auto& bits) {
       const std::int64_t r = bits[0] % 6, c = bits[1] % 7;
@@ -49,6 +50,63 @@ TEST(Box, PartitionsAndWhatIsNone) {
   EXPECT_EQ(problem({top, left, {{2, 1}, {2, 2}}}), "two slices hold [2:4, 1:2]");
   EXPECT_EQ(problem({top, left, {{2, 3}, {2, 2}}}), "slice [2:4, 3:5] does not lie within (4, 4)");
   EXPECT_EQ(problem({{{}, {16}}}), "a slice of 1 dimensions of (4, 4)");
+}
+
+// Against the definition: every element of every box in turn is the next one of the range.
+TEST(Box, RangesOfElementsAreFewBoxes) {
+  for (const Shape& shape : {Shape{7}, Shape{3, 4}, Shape{1, 5}, Shape{3, 1, 4}, Shape{3, 4, 5}, Shape{2, 3, 2, 3}}) {
+    std::size_t most = 0;
+    for (std::int64_t begin = 0; begin <= shape.numel(); ++begin)
+      for (std::int64_t end = begin; end <= shape.numel(); ++end) {
+        const std::vector<Box> boxes = boxes_of_range(shape, begin, end);
+        most = std::max(most, boxes.size());
+        std::int64_t next = begin;
+        for (const Box& box : boxes)
+          for (std::int64_t i = 0; i < box.shape.numel(); ++i, ++next) {
+            std::int64_t flat = 0, stride = 1, rest = i;
+            for (int axis = shape.rank() - 1; axis >= 0; --axis) {
+              flat += (box.origin[static_cast<std::size_t>(axis)] + rest % box.shape[axis]) * stride;
+              rest /= box.shape[axis];
+              stride *= shape[axis];
+            }
+            ASSERT_EQ(flat, next) << shape << " [" << begin << ", " << end << ")";
+          }
+        ASSERT_EQ(next, end) << shape << " [" << begin << ", " << end << ")";
+      }
+    EXPECT_LE(most, static_cast<std::size_t>(2 * shape.rank() - 1)) << shape;
+  }
+  EXPECT_EQ(boxes_of_range({3, 4, 5}, 1, 59).size(), 5u);
+}
+
+// Random cuts of a block in two, again and again, are a partition; with any one box gone, twice or moved they are not.
+TEST(Box, PartitionsOfManyBoxes) {
+  const Shape shape{6, 8, 4};
+  for (std::uint32_t trial = 0; trial < 50; ++trial) {
+    std::vector<Box> boxes{{{}, shape}};
+    for (std::uint64_t cut = 0; cut < 40; ++cut) {
+      const auto bits = philox({trial, 3}, cut);
+      Box& first = boxes[bits[0] % boxes.size()];
+      const int axis = static_cast<int>(bits[1] % 3);
+      if (first.shape[axis] < 2) continue;
+      const std::int64_t at = 1 + bits[2] % (first.shape[axis] - 1);
+      Box second = first;
+      second.origin[static_cast<std::size_t>(axis)] += at;
+      second.shape = second.shape.with(axis, first.shape[axis] - at);
+      first.shape = first.shape.with(axis, at);
+      boxes.push_back(second);
+    }
+    EXPECT_EQ(partition_problem(shape, boxes), "");
+    const std::size_t one = philox({trial, 4}, 0)[0] % boxes.size();
+    std::vector<Box> gone = boxes, twice = boxes, moved = boxes;
+    gone.erase(gone.begin() + static_cast<std::ptrdiff_t>(one));
+    twice.push_back(boxes[one]);
+    for (std::int64_t& begin : moved[one].origin) begin = begin > 0 ? begin - 1 : 0;
+    EXPECT_NE(partition_problem(shape, gone).find("slices hold "), std::string::npos);
+    EXPECT_NE(partition_problem(shape, twice).find("two slices hold ["), std::string::npos);
+    if (moved[one].origin != boxes[one].origin) {
+      EXPECT_NE(partition_problem(shape, moved).find("two slices hold ["), std::string::npos);
+    }
+  }
 }
 
 }  // namespace
