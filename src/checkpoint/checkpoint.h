@@ -67,7 +67,18 @@ struct CheckpointReport : Checkpoint {
 };
 // Reads only the manifest; refuses a damaged one.
 CheckpointReport inspect_checkpoint(const std::filesystem::path& path);
+
+struct Verified : CheckpointReport {  // its tensors have the digests of what the files hold, unless those are damaged
+  bool had_digests = true;            // to compare these with; checkpoints of version 1 have none
+};
 // Reads and checks every byte; damage is in `problems`, never thrown.
-CheckpointReport verify_checkpoint(const std::filesystem::path& path);
+Verified verify_checkpoint(const std::filesystem::path& path);
+
+// One digest of all names, types, shapes and digests; the same for the same tensors, whatever layout saved them.
+// SHA-256 of a line "NAME DTYPE SHAPE DIGEST" for each tensor, in order of names, the shape as (4, 2). Each has its
+// digest.
+std::string digest_of(const std::vector<StoredTensor>& tensors);
+// What tells the tensors of two checkpoints apart, a line each; a tensor without a digest is not compared further.
+std::vector<std::string> differences(const Checkpoint& a, const Checkpoint& b);
 
 }  // namespace switchyard

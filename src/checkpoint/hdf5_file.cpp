@@ -203,8 +203,6 @@ void Hdf5File::write_virtual(const StoredTensor& tensor) {
       H5Dclose);
 }
 
-void Hdf5File::require_ours(const StoredSlice& slice, DType dtype) { state_->ours(slice, dtype); }
-
 void Hdf5File::read(const StoredSlice& slice, const Box& part, Tensor& into, const Box& region) {
   const State& s = *state_;
   const Handle dataset = s.ours(slice, into.dtype());

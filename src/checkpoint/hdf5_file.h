@@ -24,9 +24,8 @@ class Hdf5File {
   void write(const StoredSlice& slice, const Tensor& host, const Shape& global_shape);
   // A dataset that shows the whole tensor; its bytes stay in the slices' files, found beside this one.
   void write_virtual(const StoredTensor& tensor);
-  // Refuses a dataset that is not ours: linked from elsewhere, not contiguous, of another type or shape.
-  void require_ours(const StoredSlice& slice, DType dtype);
-  // into[part - region.origin] = slice[part - slice.origin]; `into` holds `region`, and `part` lies in both.
+  // into[part - region.origin] = slice[part - slice.origin]; `into` holds `region`, and `part` lies in both. Refuses a
+  // dataset that is not ours: linked from elsewhere, not contiguous, of another type or shape.
   void read(const StoredSlice& slice, const Box& part, Tensor& into, const Box& region);
   // Flushes; call it after writing, as a destructor cannot tell of a full disk.
   void close();

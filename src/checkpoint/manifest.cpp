@@ -50,8 +50,10 @@ Json to_json(const StoredTensor& tensor) {
                       {"origin", std::vector(origin.begin(), origin.begin() + slice.box.shape.rank())},
                       {"shape", to_json(slice.box.shape)}});
   }
-  return {
-      {"name", tensor.name}, {"dtype", name_of(tensor.dtype)}, {"shape", to_json(tensor.shape)}, {"slices", slices}};
+  Json json{{"name", tensor.name}, {"dtype", name_of(tensor.dtype)}, {"shape", to_json(tensor.shape)}};
+  if (tensor.digest) json["digest"] = to_hex(*tensor.digest);
+  json["slices"] = slices;
+  return json;
 }
 
 const Json& member(const Json& json, const char* key) {
@@ -124,7 +126,11 @@ StoredFile file_from(const Json& json) {
 
 StoredTensor tensor_from(const Json& json) {
   StoredTensor tensor{
-      get<std::string>(json, "name"), dtype_of_name(get<std::string>(json, "dtype")), shape_of(json), {}};
+      get<std::string>(json, "name"), dtype_of_name(get<std::string>(json, "dtype")), shape_of(json), {}, {}};
+  if (json.contains("digest")) {
+    tensor.digest = digest_of_hex(get<std::string>(json, "digest"));
+    SY_REQUIRE(tensor.digest, Fault::checkpoint, tensor.name, ": its digest is not 32 hexadecimal digits");
+  }
   for (const Json& each : list(json, "slices")) {
     StoredSlice slice{get<std::string>(each, "file"), get<std::string>(each, "dataset"), {{}, shape_of(each)}};
     const auto origin = indices(each, "origin", 0);
@@ -177,14 +183,19 @@ Checkpoint from_manifest(const std::string& manifest, const std::filesystem::pat
     const Json json = Json::parse(manifest);
     SY_REQUIRE(get<std::string>(json, "format") == kFormat, Fault::checkpoint, "not the manifest of a checkpoint");
     const int version = get<int>(json, "version");
-    SY_REQUIRE(version == kCheckpointVersion, Fault::checkpoint, "format version ", version,
-               " is unknown; this program reads version ", kCheckpointVersion);
+    SY_REQUIRE(kOldestCheckpointVersion <= version && version <= kCheckpointVersion, Fault::checkpoint,
+               "format version ", version, " is unknown; this program reads versions ", kOldestCheckpointVersion,
+               " to ", kCheckpointVersion);
     Checkpoint checkpoint{path, {}, {}, {}};
     const Json& state = member(json, "state");
     describe(checkpoint.state,
              [&](const char* name, auto& value) { value = get<std::remove_cvref_t<decltype(value)>>(state, name); });
     for (const Json& file : list(json, "files")) checkpoint.files.push_back(file_from(file));
-    for (const Json& tensor : list(json, "tensors")) checkpoint.tensors.push_back(tensor_from(tensor));
+    for (const Json& each : list(json, "tensors")) {
+      checkpoint.tensors.push_back(tensor_from(each));
+      const StoredTensor& tensor = checkpoint.tensors.back();
+      SY_REQUIRE(version == 1 || tensor.digest, Fault::checkpoint, tensor.name, ": no field 'digest'");
+    }
     require_sound(checkpoint);
     return checkpoint;
   } catch (const Json::exception& error) {
@@ -224,10 +235,13 @@ void merge(Checkpoint& checkpoint, const std::vector<std::string>& texts_of_rank
     checkpoint.files.push_back(file_from(member(json, "file")));
     for (const Json& each : list(json, "tensors")) {
       StoredTensor tensor = tensor_from(each);
-      StoredTensor& whole = tensors.try_emplace(tensor.name, tensor.name, tensor.dtype, tensor.shape).first->second;
+      StoredTensor& whole =
+          tensors.try_emplace(tensor.name, StoredTensor{tensor.name, tensor.dtype, tensor.shape, {}, Digest{}})
+              .first->second;
       SY_CHECK(whole.dtype == tensor.dtype && whole.shape == tensor.shape, tensor.name, " is ", whole.dtype, ' ',
                whole.shape, " on one rank and ", tensor.dtype, ' ', tensor.shape, " on another");
       std::ranges::move(tensor.slices, std::back_inserter(whole.slices));
+      *whole.digest += tensor.digest.value();
     }
   }
   for (auto& [name, tensor] : tensors) checkpoint.tensors.push_back(std::move(tensor));

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "checkpoint/box.h"
+#include "checkpoint/digest.h"
 
 namespace switchyard {
 
@@ -33,6 +34,7 @@ struct StoredTensor {
   DType dtype = DType::f32;
   Shape shape;
   std::vector<StoredSlice> slices;  // hold each element exactly once
+  std::optional<Digest> digest;     // of the tensor as it was in memory; version 1 has none
 };
 
 struct StoredFile {
@@ -49,7 +51,8 @@ struct Checkpoint {
   std::vector<StoredFile> files;      // every .h5 file of the directory
 };
 
-inline constexpr int kCheckpointVersion = 1;
+// Version 1 has no digests. What is read is 1 and 2, what is written 2.
+inline constexpr int kCheckpointVersion = 2, kOldestCheckpointVersion = 1;
 
 // manifest.json: JSON with one line a file and a tensor.
 std::string to_manifest(const Checkpoint& checkpoint);

@@ -52,14 +52,18 @@ std::string write_slices(const fs::path& dir, int rank, const std::vector<Logica
   Hdf5File file = Hdf5File::create(dir / name);
   for (const LogicalTensor& tensor : tensors) {
     StoredTensor& stored =
-        held.try_emplace(tensor.name, tensor.name, tensor.local.dtype(), tensor.global_shape).first->second;
+        held.try_emplace(tensor.name,
+                         StoredTensor{tensor.name, tensor.local.dtype(), tensor.global_shape, {}, Digest{}})
+            .first->second;
     SY_CHECK(stored.dtype == tensor.local.dtype() && stored.shape == tensor.global_shape, tensor.name, " is ",
              stored.dtype, ' ', stored.shape, " in one slice and ", tensor.local.dtype(), ' ', tensor.global_shape,
              " in another");
     if (!tensor.writer || tensor.local.numel() == 0) continue;
     stored.slices.push_back(
         {name, dataset_name(tensor.name, stored.slices.size()), {tensor.origin, tensor.local.shape()}});
-    file.write(stored.slices.back(), to_device(tensor.local, Device{}), tensor.global_shape);
+    const Tensor host = to_device(tensor.local, Device{});
+    *stored.digest += digest_of(host, stored.slices.back().box, tensor.global_shape);
+    file.write(stored.slices.back(), host, tensor.global_shape);
   }
   file.close();
   sync_path(dir / name);

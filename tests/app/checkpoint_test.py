@@ -80,6 +80,24 @@ class Checkpoints(Scenario):
             report = json.loads(told.out)
             self.assertEqual((report["good"], report["problems"], report["step"]), (True, [], 6))
 
+    def test_digests_compare_checkpoints_of_any_layout(self):
+        """The initial weights, saved from one rank and from two."""
+        for directory, ranks in (("one", None), ("two", 2)):
+            self.assertDone(self.train("--init-only", f"run.dir={directory}", ranks=ranks))
+        told = [json.loads(self.run_here("verify", path, "--json").out) for path in ("one", "two", "run")]
+        self.assertEqual(told[0]["digests"], told[1]["digests"])
+        self.assertEqual(told[0]["digest"], told[1]["digest"])
+        self.assertNotEqual(told[0]["digest"], told[2]["digest"])
+        listed = self.run_here("verify", "two", "--digests").out.splitlines()
+        self.assertEqual(listed[1], "digest " + told[0]["digest"])
+        self.assertEqual({name: digest for digest, name in map(str.split, listed[2:])}, told[0]["digests"])
+        self.assertDone(self.run_here("verify", "one", "--against", "two"))
+        other = self.run_here("verify", "one", "--against", "run")
+        self.assertEqual(other.code, 4, other)
+        self.assertIn("model.norm.weight: its elements in one", other.out)
+        self.assertEqual(self.run_here("verify", "one", "--against", "nothing").code, 4)
+        self.assertRefused(self.run_here("verify", "tokens", "--digests"), 2, "--digests")
+
     def test_verify_names_every_damaged_file(self):
         for name in self.files():
             for way in WAYS:
