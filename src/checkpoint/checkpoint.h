@@ -32,13 +32,14 @@ struct LogicalTensor {
   bool writer = true;
 };
 
-// The moments of a save, in this order; `written` on every rank, the others on rank 0. Tests crash and fail there.
+// The moments of a save, in this order; `written` on every rank, by whichever thread writes, the others on rank 0.
+// Tests crash and fail there.
 enum class SaveStage { begun, written, complete, set_aside, published, pointed, pruned };
 using SaveObserver = std::function<void(SaveStage)>;
 
-// Saves DIR/step-N, points `latest` at it, then deletes all but the newest `keep` of the checkpoints up to step N
-// (later ones, left from before a rewind, stay until they are replaced). A crash or a full disk at any moment leaves
-// every earlier checkpoint whole. Returns the new checkpoint's directory.
+// Saves DIR/step-N (saver.h can do so in the background), points `latest` at it, then deletes all but the newest `keep`
+// of the checkpoints up to step N (later ones, left from before a rewind, stay until they are replaced). A crash or a
+// full disk at any moment leaves every earlier checkpoint whole. Returns the new checkpoint's directory.
 std::filesystem::path save_checkpoint(const std::filesystem::path& dir, const std::vector<LogicalTensor>& tensors,
                                       const TrainingState& state, ProcessGroup& world, int keep,
                                       const SaveObserver& observer = {});
@@ -46,6 +47,7 @@ std::filesystem::path save_checkpoint(const std::filesystem::path& dir, const st
 // A checkpoint whose every hash is right, and why others were refused before it.
 struct Found : Checkpoint {
   std::vector<std::string> warnings;
+  std::vector<std::string> damaged;  // the names of those others
 };
 // The one that `latest` names, else the newest good one. Nothing where there are none; Error where none is good.
 std::optional<Found> find_checkpoint(const std::filesystem::path& dir, ProcessGroup& world);

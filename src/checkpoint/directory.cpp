@@ -62,23 +62,29 @@ void clear_leftovers(const fs::path& dir) {
         discard(path);
       else
         rename_path(path, now);
-    } else if (name.starts_with(".tmp-") || name.starts_with(".trash-")) {
+    } else if (name.starts_with(".tmp-")) {
       std::error_code ignored;
       fs::remove_all(path, ignored);
     }
   }
+  empty_trash(dir);
 }
 
 void discard(const fs::path& path) {
-  const fs::path trash = path.parent_path() / (".trash-" + name_of(path));
   std::error_code ignored;
-  fs::rename(path, trash, ignored);
-  fs::remove_all(trash, ignored);
+  fs::rename(path, path.parent_path() / (".trash-" + name_of(path)), ignored);
+}
+
+void empty_trash(const fs::path& dir) {
+  std::error_code ignored;
+  for (const fs::path& path : entries(dir))
+    if (name_of(path).starts_with(".trash-")) fs::remove_all(path, ignored);
 }
 
 void point_latest(const fs::path& checkpoint) {
   const fs::path dir = checkpoint.parent_path();
-  write_text(dir / "latest", name_of(checkpoint) + "\n" + sha256_of_file(checkpoint / "SHA256SUMS", Fault::checkpoint) + "\n");
+  write_text(dir / "latest",
+             name_of(checkpoint) + "\n" + sha256_of_file(checkpoint / "SHA256SUMS", Fault::checkpoint) + "\n");
   sync_path(dir);
 }
 

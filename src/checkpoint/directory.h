@@ -23,8 +23,9 @@ std::vector<Published> published_in(const std::filesystem::path& dir);
 
 // Restores or removes what a crash left behind. Only while nobody saves.
 void clear_leftovers(const std::filesystem::path& dir);
-// Moves a checkpoint out of sight, then deletes it. What cannot be deleted now is left for clear_leftovers.
+// Moves a checkpoint out of sight; what that fails for stays. empty_trash then deletes it, which takes time.
 void discard(const std::filesystem::path& path);
+void empty_trash(const std::filesystem::path& dir);
 
 // `latest` names a checkpoint and pins its SHA256SUMS; a name alone, as a person would write it, is good too.
 void point_latest(const std::filesystem::path& checkpoint);

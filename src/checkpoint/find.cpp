@@ -28,14 +28,15 @@ Candidates agreed_candidates(const fs::path& dir, ProcessGroup& world) {
 
 std::optional<Found> find_checkpoint(const fs::path& dir, ProcessGroup& world) {
   const auto [paths, warning] = agreed_candidates(dir, world);
-  std::vector<std::string> warnings;
+  std::vector<std::string> warnings, damaged;
   if (!warning.empty()) warnings.push_back(warning);
   for (const fs::path& path : paths) {
     try {
-      return Found{read_intact(path, world), warnings};
+      return Found{read_intact(path, world), warnings, damaged};
     } catch (const Error& error) {  // the same on every rank
       if (error.fault() != Fault::checkpoint) throw;
-      warnings.push_back(text(path.filename().string(), " refused: ", error.what()));
+      damaged.push_back(path.filename().string());
+      warnings.push_back(text(damaged.back(), " refused: ", error.what()));
     }
   }
   if (warnings.empty()) return std::nullopt;

@@ -9,11 +9,12 @@
 namespace switchyard {
 
 // What a block of memory is for; the account that `inspect`, `bench` and out-of-memory errors print.
-enum class Memory { parameters, gradients, optimizer, activations, communication };
-inline constexpr int kMemoryKinds = 5;
+enum class Memory { parameters, gradients, optimizer, activations, communication, checkpoint };
+inline constexpr int kMemoryKinds = 6;
 
 constexpr const char* name_of(Memory kind) {
-  constexpr const char* names[] = {"parameters", "gradients", "optimizer", "activations", "communication"};
+  constexpr const char* names[] = {"parameters",  "gradients",     "optimizer",
+                                   "activations", "communication", "checkpoint"};
   return names[static_cast<int>(kind)];
 }
 

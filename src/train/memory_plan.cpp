@@ -97,6 +97,7 @@ MemoryPlan plan_memory(const Config& c, int world_size) {
   set(Memory::gradients, 4 * held + arriving);
   set(Memory::optimizer, states);
   set(Memory::activations, kept + widest + 2 * own * size * c.model.d_model);
+  set(Memory::checkpoint, c.checkpoint.async ? 12 * count.parameters / world_size : 0);
   set(Memory::communication, world_size > 1 ? std::min(kBucketBytes, 4 * held) : 0);
   return plan;
 }

@@ -26,6 +26,7 @@ struct MemoryPlan {
 // And always:
 //   activations    of one micro-batch: what each op keeps for backward, experts evenly loaded, and the widest block's
 //                  gradients, which live while backward passes it
+//   checkpoint     12 bytes for each parameter that this rank writes, on the host, where saves are in the background
 //   communication  one bucket of gradients where there are several ranks
 // Blocks of the allocator are rounded up by at most an eighth, which this leaves out.
 MemoryPlan plan_memory(const Config& config, int world_size);

@@ -17,7 +17,7 @@ Found find(const std::filesystem::path& path, ProcessGroup& world) {
   if (std::filesystem::exists(path / "manifest.json")) {
     const CheckpointReport report = verify_checkpoint(path);
     SY_REQUIRE(report.problems.empty(), Fault::checkpoint, path.string(), ": ", report.problems.front());
-    return {report, {}};
+    return {report, {}, {}};
   }
   const std::filesystem::path inside = path / "checkpoints";
   const std::optional<Found> found = find_checkpoint(std::filesystem::exists(inside) ? inside : path, world);

@@ -26,14 +26,14 @@ void listen_for_signals() {
   sigaction(SIGUSR2, &action, nullptr);
 }
 
-Request agreed_request(ProcessGroup& world) {
-  std::int32_t mine = static_cast<std::int32_t>(heard_stop   ? Request::stop
-                                                : heard_save ? Request::save
-                                                             : Request::none);
+Agreed agree(ProcessGroup& world, SaveProgress mine) {
+  const Request heard = heard_stop ? Request::stop : heard_save ? Request::save : Request::none;
   heard_save = 0;
-  Tensor request = Tensor::of(std::span<const std::int32_t>(&mine, 1), {1}, Device{});
-  world.all_reduce(request, Reduce::max);
-  return static_cast<Request>(*request.data<std::int32_t>());
+  const std::int32_t said[] = {static_cast<std::int32_t>(heard), static_cast<std::int32_t>(mine)};
+  Tensor strongest = Tensor::of(std::span<const std::int32_t>(said), {2}, Device{});
+  world.all_reduce(strongest, Reduce::max);
+  const std::int32_t* all = strongest.data<std::int32_t>();
+  return {static_cast<Request>(all[0]), static_cast<SaveProgress>(all[1])};
 }
 
 }  // namespace switchyard

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "dist/process_group.h"
+#include "checkpoint/saver.h"
 
 namespace switchyard {
 
@@ -11,7 +11,12 @@ enum class Request { none, save, stop };
 // Installs the handlers; the handlers only set a flag.
 void listen_for_signals();
 
-// The strongest request that any rank has heard; the same answer on every rank. Forgets a request to save.
-Request agreed_request(ProcessGroup& world);
+// What the ranks say after a step, the same on every rank: the strongest request that any has heard, and the progress
+// that outweighs the others'. One collective. Forgets a request to save.
+struct Agreed {
+  Request request = Request::none;
+  SaveProgress saving = SaveProgress::written;
+};
+Agreed agree(ProcessGroup& world, SaveProgress mine);
 
 }  // namespace switchyard

@@ -32,7 +32,10 @@ Trainer::Trainer(const Config& config, ProcessGroup& world, ProgressStyle progre
                    config.train.eval_batches * config.train.global_batch);
   require_same_run(text(write_config(config_), learner_.loader().fingerprint()), learner_.model().parameters(), world);
   make_run_dir();
-  resume();
+  const std::optional<Found> found = resume();
+  SaverOptions saving{.dir = checkpoint_dir(config.run.dir), .keep = static_cast<int>(config.checkpoint.keep)};
+  if (found) saving.damaged = {found->damaged.begin(), found->damaged.end()};
+  saver_.emplace(saving, world);
 }
 
 // Rank 0 makes the directory; what stands in its way is told to all.
@@ -43,9 +46,10 @@ void Trainer::make_run_dir() {
   SY_REQUIRE(reason.empty(), Fault::usage, "cannot make run.dir = ", config_.run.dir, ": ", reason);
 }
 
-void Trainer::resume() {
+// From the newest good checkpoint, if there is one.
+std::optional<Found> Trainer::resume() {
   const std::optional<Found> found = find_checkpoint(checkpoint_dir(config_.run.dir), world_);
-  if (!found) return;
+  if (!found) return found;
   for (const std::string& warning : found->warnings) warn(world_, warning);
 
   std::vector<LogicalTensor> tensors = learner_.tensors();
@@ -58,23 +62,24 @@ void Trainer::resume() {
   step_ = state.step;
   learner_.optimizer().set_steps(state.optimizer_step);
   Progress(style_, 0, 0, 1).say(text("resumed from ", found->path.string(), " at step ", step_));
+  return found;
 }
 
-void Trainer::save() {
-  const TrainingState state{.step = step_,
-                            .tokens = step_ * config_.train.global_batch * config_.train.seq_len,
-                            .optimizer_step = learner_.optimizer().steps(),
-                            .seed = config_.run.seed,
-                            .data_position = step_ * config_.train.global_batch,
-                            .configuration = write_config(config_),
-                            .tokenizer = ByteTokenizer().name(),
-                            .tokenizer_sha256 = ByteTokenizer().sha256(),
-                            .code_version = program_version(),
-                            .world_size = world_.size(),
-                            .layout = describe(learner_.mesh().layout)};
-  save_checkpoint(checkpoint_dir(config_.run.dir), learner_.tensors(), state, world_,
-                  static_cast<int>(config_.checkpoint.keep));
+TrainingState Trainer::state() {
+  return {.step = step_,
+          .tokens = step_ * config_.train.global_batch * config_.train.seq_len,
+          .optimizer_step = learner_.optimizer().steps(),
+          .seed = config_.run.seed,
+          .data_position = step_ * config_.train.global_batch,
+          .configuration = write_config(config_),
+          .tokenizer = ByteTokenizer().name(),
+          .tokenizer_sha256 = ByteTokenizer().sha256(),
+          .code_version = program_version(),
+          .world_size = world_.size(),
+          .layout = describe(learner_.mesh().layout)};
 }
+
+void Trainer::save() { saver_->save(learner_.tensors(), state()); }
 
 StepMetrics Trainer::step() {
   const auto begin = std::chrono::steady_clock::now();
@@ -98,6 +103,16 @@ Outcome Trainer::run() {
     progress.say(text("done already: ", step_, " of ", config_.train.steps, " steps"));
     return Outcome::finished;
   }
+  try {
+    return train(progress);
+  } catch (const Error& error) {
+    if (error.fault() == Fault::numeric) saver_->finish();  // every rank has this error
+    throw;
+  }
+}
+
+Outcome Trainer::train(Progress& progress) {
+  if (config_.checkpoint.async) saver_->reserve(learner_.tensors());
   const std::filesystem::path dir = config_.run.dir;
   std::optional<MetricsLog> log;
   if (world_.rank() == 0) {
@@ -113,8 +128,15 @@ Outcome Trainer::run() {
     if (log) log->write(metrics);
     progress.show(metrics);
 
-    const Request request = agreed_request(world_);
-    if (request != Request::none || is_due(config_.checkpoint.every)) save();
+    const auto [request, saving] = agree(world_, saver_->progress());
+    if (saving != SaveProgress::writing) saver_->finish();
+    if (request != Request::none || is_due(config_.checkpoint.every)) {
+      const bool last = request == Request::stop || step_ == config_.train.steps;
+      if (config_.checkpoint.async && !last)
+        saver_->start(learner_.tensors(), state());
+      else
+        save();
+    }
     if (request == Request::stop && step_ < config_.train.steps) {
       progress.say(text("stopped by a signal at step ", step_, ", saved"));
       return Outcome::stopped;

@@ -2,7 +2,7 @@
 
 #include <filesystem>
 
-#include "checkpoint/checkpoint.h"
+#include "checkpoint/saver.h"
 #include "data/eval_loader.h"
 #include "train/learner.h"
 #include "train/progress.h"
@@ -18,7 +18,8 @@ class Trainer {
   // The configuration is resolved. The world outlives the trainer.
   Trainer(const Config& config, ProcessGroup& world, ProgressStyle progress);
 
-  // Trains until the last step, or until a signal asks to stop; saves before it returns.
+  // Trains until the last step, or until a signal asks to stop; saves before it returns. What was being saved when a
+  // step was not finite is saved.
   Outcome run();
 
   // One optimizer step on the global batch of this step; moves on to the next. Throws Error (Fault::numeric), with
@@ -28,14 +29,16 @@ class Trainer {
   // Mean cross-entropy of the validation data, nats a token, no row dropped.
   double evaluate();
 
-  void save();
+  void save();  // and waits until it is done
 
   std::int64_t steps_done() const { return step_; }
   Learner& learner() { return learner_; }
 
  private:
   void make_run_dir();
-  void resume();
+  std::optional<Found> resume();
+  Outcome train(Progress& progress);
+  TrainingState state();
   bool is_due(std::int64_t every) const { return step_ == config_.train.steps || (every > 0 && step_ % every == 0); }
 
   Config config_;
@@ -43,6 +46,7 @@ class Trainer {
   ProgressStyle style_;
   Learner learner_;
   std::optional<EvalLoader> valid_;
+  std::optional<Saver> saver_;
   std::int64_t step_ = 0;  // done
 };
 

@@ -189,7 +189,7 @@ class Memory(Scenario):
     def test_the_account_is_told_at_the_start_and_at_its_peak(self):
         lines = self.finished(ranks=2).out.splitlines()
         self.assertEqual([line.startswith("memory, MiB") for line in lines].count(True), 2)
-        planned, start, peak = ([float(number) for number in line.split()[-6:]] for line in lines
+        planned, start, peak = ([float(number) for number in line.split()[-7:]] for line in lines
                                 if line.startswith("a rank, as planned") or ", at " in line and line.startswith("rank "))
         parameters, gradients, optimizer = 0, 1, 2
         self.assertEqual(start[gradients], 0)

@@ -118,8 +118,10 @@ class Runs(Scenario):
 
     def test_a_diverging_run_says_so(self):
         result = self.train("optim.lr=100", "optim.clip=0", "model.init_std=10", "model.qk_norm=false",
-                            "moe.z_loss=100", "optim.beta1=0", "optim.beta2=0", "train.steps=200")
+                            "moe.z_loss=100", "optim.beta1=0", "optim.beta2=0", "train.steps=200", "checkpoint.every=1")
         self.assertRefused(result, 5, "optim.lr")
+        self.assertEqual(self.step_of_latest(), self.lines(), "what was being saved was lost")
+        self.assertDone(self.run_here("verify", "run"))
 
 
 class AfterTraining(Scenario):

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "checkpoint/checkpoint.h"
+#include "checkpoint/saver.h"
 #include "tensor/philox.h"
 
 namespace switchyard::test {
@@ -109,12 +109,22 @@ inline TrainingState state_of(std::int64_t step) {
   return state;
 }
 
+enum class Mode { blocking, background };
+
+// Saves; in the background while the run's own tensors change.
 inline void save(const std::filesystem::path& dir, std::int64_t step, Split split, int keep = 3,
-                 const SaveObserver& observer = {}) {
+                 const SaveObserver& observer = {}, Mode mode = Mode::blocking) {
   run_ranks(split.world, [&](ProcessGroup& world) {
     auto tensors = slices(split, world.rank());
     for (LogicalTensor& tensor : tensors) fill(tensor, step);
-    save_checkpoint(dir, tensors, state_of(step), world, keep, observer);
+    if (mode == Mode::blocking) {
+      save_checkpoint(dir, tensors, state_of(step), world, keep, observer);
+      return;
+    }
+    Saver saver({dir, keep, {}, observer}, world);
+    saver.start(tensors, state_of(step));
+    for (LogicalTensor& tensor : tensors) fill(tensor, step + 1);
+    saver.finish();
   });
 }
 

@@ -3,6 +3,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <fstream>
 
 #include "checkpoint/disk.h"
@@ -40,17 +41,20 @@ constexpr SaveStage kStages[] = {SaveStage::begun,     SaveStage::written, SaveS
                                  SaveStage::published, SaveStage::pointed, SaveStage::pruned};
 
 // A process that dies at any moment of a save, of a new step or of one that is there already.
-class Crash : public testing::TestWithParam<std::tuple<SaveStage, std::int64_t>> {};
+class Crash : public testing::TestWithParam<std::tuple<SaveStage, std::int64_t, Mode>> {};
 
 TEST_P(Crash, LosesNothing) {
-  const auto [stage, step] = GetParam();
+  const auto [stage, step, mode] = GetParam();
   const Scratch scratch;
   const fs::path run = scratch / "run";
   save(run, 1, {2, 2}, 1);
-  ASSERT_EQ(in_child([&, stage = stage, step = step] {
-              save(run, step, {2, 2}, 1, [&](SaveStage now) {
-                if (now == stage) ::_exit(9);
-              });
+  ASSERT_EQ(in_child([&, stage = stage, step = step, mode = mode] {
+              save(
+                  run, step, {2, 2}, 1,
+                  [&](SaveStage now) {
+                    if (now == stage) ::_exit(9);
+                  },
+                  mode);
             }),
             9);
   const bool after = stage >= SaveStage::pointed || (step == 1 && stage >= SaveStage::published);
@@ -61,7 +65,9 @@ TEST_P(Crash, LosesNothing) {
   EXPECT_EQ(std::distance(fs::directory_iterator(run), fs::directory_iterator()), 2);  // it, and `latest`
 }
 
-INSTANTIATE_TEST_SUITE_P(Everywhere, Crash, testing::Combine(testing::ValuesIn(kStages), testing::Values(1, 2)));
+INSTANTIATE_TEST_SUITE_P(Everywhere, Crash,
+                         testing::Combine(testing::ValuesIn(kStages), testing::Values(1, 2),
+                                          testing::Values(Mode::blocking, Mode::background)));
 
 // What stands aside while it is replaced counts like any other, and gets its name back.
 TEST(Aside, CountsAndGetsItsNameBack) {
@@ -79,23 +85,40 @@ TEST(Aside, CountsAndGetsItsNameBack) {
   EXPECT_FALSE(has_leftovers(run));
 }
 
-// An error instead of a crash, on one rank: every rank gets it, and the earlier checkpoint is still there.
+// An error instead of a crash, on one rank: every rank gets it, the earlier checkpoint is still there, and the next
+// save is none the worse.
 TEST(SaveFailure, AtEveryStageIsEveryRanksError) {
-  for (const SaveStage stage : kStages) {
-    const Scratch scratch;
-    save(scratch / "run", 1, {2, 2});
-    run_ranks(2, [&](ProcessGroup& world) {
-      auto tensors = slices({2, 2}, world.rank());
-      const auto fail = [&](SaveStage now) {
-        const bool here = world.rank() == (stage == SaveStage::written ? 1 : 0);
-        if (here && now == stage) throw Error("the disk is gone", Fault::checkpoint);
-      };
-      const std::string why = refusal([&] { save_checkpoint(scratch / "run", tensors, state_of(2), world, 3, fail); });
-      EXPECT_EQ(why, stage == SaveStage::written ? "rank 1: the disk is gone" : "the disk is gone");
-    });
-    EXPECT_TRUE(verify_checkpoint(scratch / "run/step-00000001").problems.empty());
-    EXPECT_EQ(has_leftovers(scratch / "run"), false);
-  }
+  for (const Mode mode : {Mode::blocking, Mode::background})
+    for (const SaveStage stage : kStages) {
+      const Scratch scratch;
+      save(scratch / "run", 1, {2, 2});
+      run_ranks(2, [&](ProcessGroup& world) {
+        auto tensors = slices({2, 2}, world.rank());
+        std::atomic<bool> armed = true;
+        const auto fail = [&](SaveStage now) {
+          const bool here = world.rank() == (stage == SaveStage::written ? 1 : 0);
+          if (here && now == stage && armed) throw Error("the disk is gone", Fault::checkpoint);
+        };
+        Saver saver({scratch / "run", 3, {}, fail}, world);
+        const std::string why = refusal([&] {
+          if (mode == Mode::blocking)
+            saver.save(tensors, state_of(2));
+          else
+            saver.start(tensors, state_of(2)), saver.finish();
+        });
+        EXPECT_EQ(why, stage == SaveStage::written ? "rank 1: the disk is gone" : "the disk is gone");
+        EXPECT_EQ(saver.progress(), SaveProgress::written);
+        world.barrier();
+        EXPECT_TRUE(verify_checkpoint(scratch / "run/step-00000001").problems.empty());
+        EXPECT_EQ(has_leftovers(scratch / "run"), false);
+        world.barrier();
+        armed = false;
+        for (LogicalTensor& tensor : tensors) fill(tensor, 3);
+        saver.start(tensors, state_of(3));
+        saver.finish();
+      });
+      EXPECT_EQ(resume(scratch / "run"), 3);
+    }
 }
 
 // Writes that fail at any byte of any file, as on a full disk: here by the limit on a file's size, which needs no
@@ -112,8 +135,16 @@ TEST(SaveFailure, WritesThatFailAnywhere) {
                 ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
                 run_ranks(2, [&](ProcessGroup& world) {
                   auto tensors = slices({2, 2}, world.rank());
-                  const std::string why = refusal([&] { save_checkpoint(run, tensors, state_of(2), world, 3); });
-                  EXPECT_NE(why.find("File too large"), std::string::npos) << why;
+                  Saver saver({.dir = run}, world);
+                  for (int background = 0; background < 2; ++background) {
+                    const std::string why = refusal([&] {
+                      if (background)
+                        saver.start(tensors, state_of(2)), saver.finish();
+                      else
+                        saver.save(tensors, state_of(2));
+                    });
+                    EXPECT_NE(why.find("File too large"), std::string::npos) << why;
+                  }
                 });
               }),
               0);

@@ -16,7 +16,7 @@ TEST(MemoryPlan, IsWhatAStepTakes) {
       Config config = dir.config(1, 1, precision);
       config.model = resolved(ModelConfig{.vocab_size = 258, .d_model = 96, .n_layers = 4, .n_heads = 4, .d_ff = 256});
       config.moe = resolved(MoeConfig{.experts = 8, .top_k = 2, .capacity_factor = 0}, config.model, 64);
-      config.train = {.steps = 2, .seq_len = 64, .global_batch = 16, .micro_batch = 16, .recompute = recompute};
+      config.train = {.steps = 3, .seq_len = 64, .global_batch = 16, .micro_batch = 16, .recompute = recompute};
       const MemoryPlan plan = plan_memory(config, 1);
 
       const MemoryUse before = memory_use({});
@@ -24,8 +24,12 @@ TEST(MemoryPlan, IsWhatAStepTakes) {
       trainer.step();
       reset_peak({});
       trainer.step();
-      const MemoryUse use = memory_use({});
-      for (const Memory kind : {Memory::parameters, Memory::gradients, Memory::optimizer, Memory::activations}) {
+      MemoryUse use = memory_use({});
+      trainer.run();
+      const auto saved = static_cast<std::size_t>(Memory::checkpoint);
+      use.peak[saved] = memory_use({}).peak[saved];
+      for (const Memory kind :
+           {Memory::parameters, Memory::gradients, Memory::optimizer, Memory::activations, Memory::checkpoint}) {
         const auto k = static_cast<std::size_t>(kind);
         const double measured = static_cast<double>(use.peak[k] - before.now[k]),
                      planned = static_cast<double>(plan.bytes[k]);

@@ -206,6 +206,29 @@ TEST(Resharding, AChainOfLayoutsKeepsEveryBit) {
   });
 }
 
+// A save in the background holds the state of its own step, whatever the run has done since.
+TEST(Saving, InTheBackgroundIsTheSame) {
+  test::on_ranks({1, 2}, [](ProcessGroup& world) {
+    const RunDir dir("saving", world);
+    std::map<std::string, std::string> files[2];
+    for (const bool async : {false, true}) {
+      Config config = dir.config(world.size(), world.size());
+      config.run.dir += async ? "-async" : "-blocking";
+      config.train.steps = 5;
+      config.checkpoint = {.every = 2, .keep = 9, .async = async};
+      EXPECT_EQ(Trainer(config, world, ProgressStyle::none).run(), Outcome::finished);
+      world.barrier();
+      files[async] = test::contents(checkpoint_dir(config.run.dir));
+      // which name the configuration
+      std::erase_if(files[async], [](const auto& file) { return !file.first.ends_with(".h5"); });
+      world.barrier();
+    }
+    EXPECT_EQ(files[0].size(), 3 * (std::size_t(world.size()) + 1));
+    EXPECT_TRUE(files[0] == files[1]) << "the checkpoints differ";
+    world.barrier();
+  });
+}
+
 TEST(Guard, NamesTheRankWhoseConfigurationDiffers) {
   test::on_ranks({2, 4}, [](ProcessGroup& world) {
     const RunDir dir("guard", world);
