@@ -34,7 +34,7 @@ while read -r header homes; do
     status=1
   done < <(grep -rnE "^#include <$header" . --include='*.h' --include='*.cpp' --include='*.cu' --include='*.cuh' | sed 's|^\./||')
 done <<'HOMES'
-mpi.h       dist/mpi_group.cpp
+mpi.h       dist/mpi/*
 nccl.h      dist/nccl_group.cpp
 openssl/    files/sha256.cpp
 hdf5.h      checkpoint/hdf5_file.cpp

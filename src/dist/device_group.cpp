@@ -66,14 +66,15 @@ std::unique_ptr<ProcessGroup> DeviceGroup::do_split(int colour) {
   return part(host_->split(colour));
 }
 
-std::unique_ptr<ProcessGroup> make_device_world(ProcessGroup& host, Device device) {
+std::unique_ptr<ProcessGroup> make_device_world(ProcessGroup& host, Device device, double timeout_s) {
+  host.set_timeout(timeout_s);
   auto ranks = host.split(0);
   if (device == Device{}) return ranks;
   const std::vector<std::string> gpus = all_gather_text(*ranks, host_name() + " " + cuda::gpu_address(device.index));
   const bool shared = std::set(gpus.begin(), gpus.end()).size() < gpus.size();
   // A single rank carries nothing anywhere, and needs no NCCL for it.
   if (shared || ranks->size() == 1) return make_host_staged_group(std::move(ranks), device);
-  return make_nccl_group(std::move(ranks), device);
+  return make_nccl_group(std::move(ranks), device, timeout_s);
 }
 
 }  // namespace switchyard

@@ -6,8 +6,9 @@ namespace switchyard {
 
 // The ranks of `host`, which also carry tensors on `device`, the one of this rank. Ranks on the CPU get an equal group;
 // with a GPU each they talk through NCCL, and where some share a GPU, which NCCL refuses, through host memory. Every
-// rank calls. The host group outlives the result.
-std::unique_ptr<ProcessGroup> make_device_world(ProcessGroup& host, Device device);
+// rank calls. The host group outlives the result, and keeps the timeout: what other ranks do wrong is found within
+// `timeout_s` seconds, on the host and on the device.
+std::unique_ptr<ProcessGroup> make_device_world(ProcessGroup& host, Device device, double timeout_s = 600);
 
 // Carries tensors of the device through host memory and the host group: the host group's bits, at the price of two
 // copies. The device waits.
@@ -33,6 +34,7 @@ class DeviceGroup : public ProcessGroup {
   int rank() const override { return host_->rank(); }
   int size() const override { return host_->size(); }
   void barrier() override;
+  void set_timeout(double seconds) override { host_->set_timeout(seconds); }
   bool carries(Device device) const override { return device == Device{} || device == device_; }
   [[noreturn]] void abort(int exit_code) override;
 

@@ -42,6 +42,7 @@ struct ParallelConfig {
   int expert = 1;
   int expert_tensor = 1;
   bool shard_optimizer = false;
+  double timeout_s = 600;
 
   template <class V>
   void describe(V& v) {
@@ -55,6 +56,8 @@ struct ParallelConfig {
         .between(1, 1 << 24);
     v.field("shard_optimizer", shard_optimizer,
             "share masters and optimizer states out over the ranks that hold the same parameters (ZeRO-1)");
+    v.field("timeout_s", timeout_s, "seconds after which a rank that waits in vain ends the run and says for whom")
+        .between(1, 1000000);
   }
 };
 

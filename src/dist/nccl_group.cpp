@@ -96,17 +96,17 @@ class Line {
     ncclCommDestroy(comm);
   }
 
-  // Puts call(stream) behind what the calling thread has put on the GPU so far. What it puts there next comes after the
-  // call only when the returned Wait was called.
-  template <class Call>
-  Wait run(ncclComm_t comm, const std::string& what, const Call& call) {
+  // Puts start(stream) behind what the calling thread has put on the GPU so far. What it puts there next comes after it
+  // only when the returned Wait was called.
+  template <class Start>
+  Wait run(ncclComm_t comm, const std::string& what, const Start& start) {
     CUstream_st* const compute = cuda::compute_stream(device_);
     cuda::follow(stream_.handle(), cuda::Event(compute));
     auto begun = std::make_shared<cuda::Event>(stream_.handle());
     const ncclResult_t result = [&] {
       const std::scoped_lock lock(mutex_);
       check_locked();
-      return call(stream_.handle());
+      return start(stream_.handle());
     }();
     settle(comm, result, what);
     auto done = std::make_shared<cuda::Event>(stream_.handle());
@@ -256,27 +256,26 @@ class NcclGroup final : public DeviceGroup {
     }
     const ncclDataType_t type = x.dtype() == DType::f32 ? ncclFloat32 : ncclInt32;
     const bool sum = op == Reduce::sum;
-    return run(text("all_reduce(", sum ? "sum" : "max", ") of ", x.dtype(), ' ', x.shape()),
-               [&, n = static_cast<std::size_t>(x.numel())](CUstream_st* stream) {
-                 return ncclAllReduce(x.bytes(), x.bytes(), n, type, sum ? ncclSum : ncclMax, comm_, stream);
-               });
+    return run(Call::all_reduce(x, op), [&, n = static_cast<std::size_t>(x.numel())](CUstream_st* stream) {
+      return ncclAllReduce(x.bytes(), x.bytes(), n, type, sum ? ncclSum : ncclMax, comm_, stream);
+    });
   }
 
   void device_broadcast(Tensor& x, int root) override {
-    run(text("broadcast(root ", root, ") of ", x.dtype(), ' ', x.shape()), [&](CUstream_st* stream) {
+    run(Call::broadcast(x, root), [&](CUstream_st* stream) {
       return ncclBroadcast(x.bytes(), x.bytes(), x.size_in_bytes(), ncclUint8, root, comm_, stream);
     })();
   }
 
   void device_all_gather(Tensor& out, const Tensor& in) override {
-    run(text("all_gather of ", in.dtype(), ' ', in.shape()), [&](CUstream_st* stream) {
+    run(Call::all_gather(in), [&](CUstream_st* stream) {
       return ncclAllGather(in.bytes(), out.bytes(), in.size_in_bytes(), ncclUint8, comm_, stream);
     })();
   }
 
   Wait device_reduce_scatter(Tensor& out, const Tensor& in) override {
     const ncclDataType_t type = in.dtype() == DType::f32 ? ncclFloat32 : ncclBfloat16;
-    return run(text("reduce_scatter of ", in.dtype(), ' ', in.shape()),
+    return run(Call::reduce_scatter(in),
                [&, n = static_cast<std::size_t>(out.numel())](CUstream_st* stream) {
                  return ncclReduceScatter(in.bytes(), out.bytes(), n, type, ncclSum, comm_, stream);
                });
@@ -285,7 +284,7 @@ class NcclGroup final : public DeviceGroup {
   void device_all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in, std::span<const int> send) override {
     const Shape row = in.shape().with(0, 1);
     const std::size_t width = static_cast<std::size_t>(row.numel()) * size_of(in.dtype());
-    run(text("all_to_all of rows of ", in.dtype(), ' ', row), [&](CUstream_st* stream) {
+    run(Call::all_to_all(in), [&](CUstream_st* stream) {
       ncclResult_t result = ncclGroupStart();
       const auto note = [&](ncclResult_t next) {  // the first error stays
         if (result == ncclSuccess || result == ncclInProgress) result = next;
@@ -310,11 +309,11 @@ class NcclGroup final : public DeviceGroup {
     return std::make_unique<NcclGroup>(std::move(host), device(), line_);
   }
 
-  template <class Call>
-  Wait run(const std::string& what, const Call& call) {
-    const std::string full = text(what, " among ", size(), " ranks");
-    if (!comm_) comm_ = join(full);
-    return line_->run(comm_, full, call);
+  template <class Start>
+  Wait run(const Call& call, const Start& start) {
+    const std::string what = text(call, " among ", size(), " ranks");
+    if (!comm_) comm_ = join(what);
+    return line_->run(comm_, what, start);
   }
 
   // The first collective makes the communicator: many groups never carry a device's tensors.

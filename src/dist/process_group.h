@@ -6,11 +6,9 @@
 #include <string>
 #include <vector>
 
-#include "tensor/tensor.h"
+#include "dist/call.h"
 
 namespace switchyard {
-
-enum class Reduce { sum, max };
 
 // Makes what the calling thread puts on its device from then on come after a collective that was started. Empty where
 // the collective is done already.
@@ -27,6 +25,9 @@ class ProcessGroup {
   virtual int rank() const = 0;
   virtual int size() const = 0;
   virtual void barrier() = 0;
+  // How long a rank of this group, of those split from it and of the one it was split from waits for others before it
+  // finds out who does not come. Groups that see such ranks at once ignore it.
+  virtual void set_timeout(double) {}
   // Whether tensors there may be given to the calls below, all tensors of one call on the same device.
   virtual bool carries(Device device) const { return device == Device{}; }
 

@@ -19,7 +19,7 @@ struct Hub;
 
 // What a rank shows the others of its group when it enters a collective.
 struct Offer {
-  std::string call;  // with its arguments, which must be the same on every rank: "all_reduce(sum) of f32 (3, 4)"
+  Call call;
   const Tensor* in = nullptr;
   std::span<const int> send = {}, recv = {};
   int colour = 0;
@@ -65,7 +65,7 @@ class Run {
   // Shows what the rank offers and waits until all of the hub have come. Throws when the offers do not fit together (on
   // every rank the same), when the run has failed, and when nobody is left who could still come.
   void meet(Hub& hub, int rank, Offer offer) {
-    const std::string call = offer.call;
+    const Call call = offer.call;
     const auto me = static_cast<std::size_t>(hub.members[static_cast<std::size_t>(rank)]);
     std::unique_lock lock(mutex_);
     SY_REQUIRE(!failure_, Fault::communication, "rank ", me, " stops before ", call, " because another rank failed");
@@ -74,7 +74,7 @@ class Run {
       hub.misfit = find_misfit(hub.offers);
     } else {
       const std::int64_t meeting = hub.meetings;
-      doing_[me] = "waits in " + call;
+      doing_[me] = text("waits in ", call);
       ++waiting_;
       fail_if_stuck();
       changed_.wait(lock, [&] { return hub.meetings != meeting || failure_; });
@@ -146,7 +146,7 @@ class ThreadGroup final : public ProcessGroup {
 
   int rank() const override { return rank_; }
   int size() const override { return static_cast<int>(hub_.members.size()); }
-  void barrier() override { enter({.call = "barrier"}); }
+  void barrier() override { enter({.call = {Collective::barrier}}); }
   [[noreturn]] void abort(int exit_code) override {
     std::fflush(nullptr);
     std::_Exit(exit_code);
@@ -156,8 +156,7 @@ class ThreadGroup final : public ProcessGroup {
   // First every rank reduces its share of everyone's tensor, in its own, where nobody else looks meanwhile; then it
   // fetches the other shares from the ranks that reduced them.
   void do_all_reduce(Tensor& x, Reduce op) override {
-    enter(
-        {.call = text("all_reduce(", op == Reduce::sum ? "sum" : "max", ") of ", x.dtype(), ' ', x.shape()), .in = &x});
+    enter({.call = Call::all_reduce(x, op), .in = &x});
     const auto width = static_cast<std::int64_t>(size_of(x.dtype()));
     const Share mine = share_of(x.numel(), rank_, size());
     std::vector<const std::byte*> parts;
@@ -172,19 +171,19 @@ class ThreadGroup final : public ProcessGroup {
   }
 
   void do_broadcast(Tensor& x, int root) override {
-    enter({.call = text("broadcast(root ", root, ") of ", x.dtype(), ' ', x.shape()), .in = &x});
+    enter({.call = Call::broadcast(x, root), .in = &x});
     if (rank_ != root) copy(x, 0, *offer(root).in, 0, bytes_of(x));
     proceed();
   }
 
   void do_all_gather(Tensor& out, const Tensor& in) override {
-    enter({.call = text("all_gather of ", in.dtype(), ' ', in.shape()), .in = &in});
+    enter({.call = Call::all_gather(in), .in = &in});
     for (int r = 0; r < size(); ++r) copy(out, r * bytes_of(in), *offer(r).in, 0, bytes_of(in));
     proceed();
   }
 
   void do_reduce_scatter(Tensor& out, const Tensor& in) override {
-    enter({.call = text("reduce_scatter of ", in.dtype(), ' ', in.shape()), .in = &in});
+    enter({.call = Call::reduce_scatter(in), .in = &in});
     std::vector<const std::byte*> parts;
     for (int r = 0; r < size(); ++r) parts.push_back(offer(r).in->bytes() + rank_ * bytes_of(out));
     reduce_in_order(out.bytes(), parts, out.numel(), out.dtype(), Reduce::sum);
@@ -194,7 +193,7 @@ class ThreadGroup final : public ProcessGroup {
   void do_all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in, std::span<const int> send) override {
     const Shape row = in.shape().with(0, 1);
     const std::int64_t row_bytes = row.numel() * static_cast<std::int64_t>(size_of(in.dtype()));
-    enter({.call = text("all_to_all of rows of ", in.dtype(), ' ', row), .in = &in, .send = send, .recv = recv});
+    enter({.call = Call::all_to_all(in), .in = &in, .send = send, .recv = recv});
     std::int64_t to = 0;
     for (int r = 0; r < size(); ++r) {
       const std::span<const int> counts = offer(r).send;
@@ -208,7 +207,7 @@ class ThreadGroup final : public ProcessGroup {
   }
 
   std::unique_ptr<ProcessGroup> do_split(int colour) override {
-    enter({.call = "split", .colour = colour});
+    enter({.call = {Collective::split}, .colour = colour});
     std::vector<int> members, ranks;  // of my part: numbers in the run, and here
     for (int r = 0; r < size(); ++r)
       if (offer(r).colour == colour) {

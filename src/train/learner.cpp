@@ -18,7 +18,7 @@ constexpr float kOne = 1;
 Learner::Learner(const Config& config, ProcessGroup& world)
     : config_(config),
       device_(choose_device(config.run.device, world)),
-      device_world_(make_device_world(world, device_)),
+      device_world_(make_device_world(world, device_, config.parallel.timeout_s)),
       mesh_(config.parallel, *device_world_),
       model_((share_cores(config.run.threads, world), make_model(config, device_, mesh_))),
       shards_(model_.parameters(), mesh_, kBucketBytes, config.parallel.shard_optimizer ? Masters::own : Masters::whole,

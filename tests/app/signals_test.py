@@ -96,20 +96,29 @@ class Runs(Scenario):
                     self.assertEqual(job.finish().code, STOPPED)
                 self.assertEqual(self.checkpoints()[0], f"step-{saved:08d}")
 
-    def test_a_killed_rank_ends_the_job_and_the_next_run_resumes(self):
-        options = ("parallel.expert=2", "checkpoint.every=5", "train.eval_every=0")
-        with self.start("train", "tiny.yaml", *LONG, *options, ranks=2) as job:
-            job.wait_for(self.latest)
-            ranks = job.ranks()
-            self.assertEqual(len(ranks), 2)
-            os.kill(ranks[1], signal.SIGKILL)
-            ended = job.finish(timeout=LIMIT / 2)
-        self.assertNotEqual(ended.code, 0, ended)
-        step = self.step_of_latest()
-        resumed = self.finished(f"train.steps={step + 3}", *options, ranks=2)
-        self.assertIn(f"at step {step}", resumed.out)
-        self.finished(f"train.steps={step + 3}", *options, "run.dir=straight", ranks=2)
-        self.assertEqual(self.losses(), self.losses("straight"))
+    def test_a_lost_rank_ends_the_job_and_the_next_run_resumes(self):
+        options = ("parallel.expert=2", "checkpoint.every=5", "train.eval_every=0", "parallel.timeout_s=4")
+        for signal_name, lost in ((signal.SIGKILL, 1), (signal.SIGSTOP, 1), (signal.SIGSTOP, 0)):
+            with self.subTest(f"{signal_name.name} to rank {lost}"):
+                shutil.rmtree(self.folder / "run", ignore_errors=True)
+                shutil.rmtree(self.folder / "straight", ignore_errors=True)
+                with self.start("train", "tiny.yaml", *LONG, *options, ranks=2) as job:
+                    job.wait_for(self.latest)
+                    ranks = job.ranks()
+                    self.assertEqual(len(ranks), 2)
+                    os.kill(ranks[lost], signal_name)
+                    ended = job.finish(timeout=LIMIT / 2)
+                self.assertNotEqual(ended.code, 0, ended)
+                if signal_name == signal.SIGSTOP:  # of a dead rank mpirun hears first
+                    self.assertEqual(ended.code, 7, ended)
+                    self.assertIn(f"rank {lost} does not answer", ended.err)
+                    self.assertIn(f"rank {1 - lost} waits in ", ended.err)
+                self.assertDone(self.run_here("verify", "run"))
+                step = self.step_of_latest()
+                resumed = self.finished(f"train.steps={step + 3}", *options, ranks=2)
+                self.assertIn(f"at step {step}", resumed.out)
+                self.finished(f"train.steps={step + 3}", *options, "run.dir=straight", ranks=2)
+                self.assertEqual(self.losses(), self.losses("straight"))
 
     def test_init_only_saves_step_zero(self):
         self.finished("--init-only")

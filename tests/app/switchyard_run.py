@@ -89,17 +89,19 @@ class Running:
             time.sleep(0.01)
 
     def ranks(self):
-        """The processes of a job's ranks: mpirun's children, itself a child of local.sh."""
-        found = []
+        """The processes of a job's ranks, by rank: mpirun's children, itself a child of local.sh."""
+        found = {}
         for status in pathlib.Path("/proc").glob("[0-9]*/status"):
             try:
                 fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
                 parent = pathlib.Path("/proc", fields["PPid"].strip(), "status").read_text()
                 if f"PPid:\t{self.process.pid}\n" in parent and (status.parent / "exe").resolve() == PROGRAM:
-                    found.append(int(fields["Pid"]))
-            except (OSError, KeyError):
+                    variables = (status.parent / "environ").read_text().split("\0")
+                    rank = next(v for v in variables if v.startswith("OMPI_COMM_WORLD_RANK="))
+                    found[int(rank.partition("=")[2])] = int(fields["Pid"])
+            except (OSError, KeyError, StopIteration):
                 continue  # it ended meanwhile
-        return found
+        return [found[rank] for rank in sorted(found)]
 
 
 def run(folder, *arguments, ranks=None, **options):

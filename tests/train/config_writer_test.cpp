@@ -63,7 +63,12 @@ Config unusual() {
              .weight_decay = 0,
              .clip = 1e9,
              .schedule = {.kind = ScheduleKind::inverse_sqrt, .warmup_steps = 5, .min_ratio = 0.25, .decay_steps = 9}};
-  c.parallel = {.data = 6, .tensor = 2, .expert = 3, .expert_tensor = 2, .shard_optimizer = true};
+  c.parallel = {.data = 6,
+                .tensor = 2,
+                .expert = 3,
+                .expert_tensor = 2,
+                .shard_optimizer = true,
+                .timeout_s = 1.0 / 3 + 1};
   c.checkpoint = {.every = 17, .keep = 2, .async = false};
   return c;
 }

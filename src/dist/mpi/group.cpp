@@ -1,63 +1,20 @@
-#define OMPI_SKIP_MPICXX 1  // the C interface only
-#define MPICH_SKIP_MPICXX 1
-#include <mpi.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <limits>
+#include <numeric>
+#include <thread>
 #include <vector>
 
+#include "dist/mpi/watch.h"
 #include "dist/ordered_reduce.h"
 #include "dist/process_group.h"
 
-// The one place that knows MPI.
 namespace switchyard {
 namespace {
 
-void require(int code, const char* call) {
-  if (code == MPI_SUCCESS) [[likely]]
-    return;
-  char reason[MPI_MAX_ERROR_STRING] = "unknown error";
-  int length = 0, rank = 0;
-  MPI_Error_string(code, reason, &length);
-  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-  throw Error(text("rank ", rank, ": ", call, " failed: ", reason), Fault::communication);
-}
-
-// MPI in this process, from the first world to the end of the program.
-class Session {
- public:
-  static Session& get() {
-    static Session session;
-    return session;
-  }
-
-  // An exception is taking this rank out of the job while the others may wait in a collective. MPI_Finalize would wait
-  // for them, and they for us; leaving without it makes the launcher stop them.
-  void desert() { deserted_ = true; }
-
-  Session(const Session&) = delete;
-  Session& operator=(const Session&) = delete;
-
- private:
-  Session() {
-    int initialised = 0, provided = MPI_THREAD_SERIALIZED;
-    require(MPI_Initialized(&initialised), "MPI_Initialized");
-    if (!initialised) require(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided), "MPI_Init_thread");
-    SY_REQUIRE(provided >= MPI_THREAD_FUNNELED, Fault::communication,
-               "this MPI library cannot be used by a program with threads (it offers level ", provided, ")");
-    require(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
-  }
-  ~Session() {
-    int finalised = 0;
-    MPI_Finalized(&finalised);
-    if (!deserted_ && !finalised) MPI_Finalize();
-  }
-
-  bool deserted_ = false;
-};
+using mpi::require, mpi::Session, mpi::Watch;
 
 // A datatype of exactly `bytes` bytes, as MPI counts elements with int; the next one lies `stride` bytes further.
 class Block {
@@ -100,35 +57,68 @@ std::vector<int> starts(std::span<const int> counts) {
   return at;
 }
 
+std::int64_t bytes_of(const Tensor& x) { return static_cast<std::int64_t>(x.size_in_bytes()); }
+
+// The numbers in the world of a communicator's ranks.
+std::vector<int> ranks_in_world(MPI_Comm comm) {
+  MPI_Group world = MPI_GROUP_NULL, group = MPI_GROUP_NULL;
+  int size = 0;
+  require(MPI_Comm_group(MPI_COMM_WORLD, &world), "MPI_Comm_group");
+  require(MPI_Comm_group(comm, &group), "MPI_Comm_group");
+  require(MPI_Group_size(group, &size), "MPI_Group_size");
+  std::vector<int> here(static_cast<std::size_t>(size)), there(here);
+  std::iota(here.begin(), here.end(), 0);
+  require(MPI_Group_translate_ranks(group, size, here.data(), world, there.data()), "MPI_Group_translate_ranks");
+  MPI_Group_free(&group);
+  MPI_Group_free(&world);
+  return there;
+}
+
+// Every wait for other ranks is the watch's: MPI's calls are begun and tested, never left to block.
 class MpiGroup final : public ProcessGroup {
  public:
-  enum class Role { world, part };
-
-  // Takes the communicator over.
-  MpiGroup(MPI_Comm comm, Role role) : comm_(comm), role_(role) {
+  // Takes the communicator over. `path` names the group (GroupName).
+  MpiGroup(MPI_Comm comm, std::shared_ptr<Watch> watch, const std::string& path)
+      : comm_(comm), watch_(std::move(watch)), is_world_(path == kWorld) {
     require(MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
     require(MPI_Comm_rank(comm_, &rank_), "MPI_Comm_rank");
     require(MPI_Comm_size(comm_, &size_), "MPI_Comm_size");
+    id_ = watch_->journal().join({path, ranks_in_world(comm_)});
   }
+  // Freeing is collective, and the others do not take part when this rank unwinds. The world's ranks leave together,
+  // so that a rank that does not come is found by the watch and not by MPI_Finalize.
   ~MpiGroup() override {
-    // Freeing is collective, and the others do not take part when this rank unwinds.
-    if (std::uncaught_exceptions() == exceptions_at_birth_)
-      MPI_Comm_free(&comm_);
-    else if (role_ == Role::world)
-      Session::get().desert();
+    if (std::uncaught_exceptions() != exceptions_at_birth_) {
+      if (is_world_) Session::get().desert();
+      return;
+    }
+    if (is_world_) {
+      try {
+        meet(Collective::leave);
+      } catch (const Error& error) {
+        if (rank_ > 0) std::this_thread::sleep_for(std::chrono::milliseconds(1500));  // rank 0 may say it for all
+        std::fprintf(stderr, "error: rank %d: %s\n", rank_, error.what());
+        mpi::abort(static_cast<int>(error.fault()));
+      }
+    }
+    MPI_Comm_free(&comm_);
   }
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
-  void barrier() override { require(MPI_Barrier(comm_), "MPI_Barrier"); }
-  [[noreturn]] void abort(int exit_code) override {
-    std::fflush(nullptr);
-    MPI_Abort(MPI_COMM_WORLD, exit_code);
-    std::_Exit(exit_code);
-  }
+  void barrier() override { meet(Collective::barrier); }
+  void set_timeout(double seconds) override { watch_->set_timeout(seconds); }
+  [[noreturn]] void abort(int exit_code) override { mpi::abort(exit_code); }
+
+  static constexpr const char* kWorld = "world";
 
  private:
   static constexpr std::int64_t kPieceBytes = 4 << 20;
+
+  void meet(Collective collective) {
+    Watch::Visit visit(*watch_, id_, {collective}, {});
+    visit.run("MPI_Ibarrier", [&](MPI_Request* request) { return MPI_Ibarrier(comm_, request); });
+  }
 
   // Every rank reduces a share of the tensor, in rank order, and then all gather the shares. In pieces, so that the
   // scratch for the others' parts stays small.
@@ -136,11 +126,13 @@ class MpiGroup final : public ProcessGroup {
     const auto width = static_cast<std::int64_t>(size_of(x.dtype()));
     const std::int64_t piece = std::min(x.numel(), kPieceBytes / width);
     Tensor scratch = Tensor::empty({piece + size_}, x.dtype(), Device{}, Memory::communication);
+    Watch::Visit visit(*watch_, id_, Call::all_reduce(x, op), {x, scratch});
     for (std::int64_t begin = 0; begin < x.numel(); begin += piece)
-      reduce_piece(x.bytes() + begin * width, std::min(piece, x.numel() - begin), x.dtype(), op, scratch.bytes());
+      reduce_piece(x.bytes() + begin * width, std::min(piece, x.numel() - begin), x.dtype(), op, scratch.bytes(),
+                   visit);
   }
 
-  void reduce_piece(std::byte* x, std::int64_t n, DType dtype, Reduce op, std::byte* scratch) {
+  void reduce_piece(std::byte* x, std::int64_t n, DType dtype, Reduce op, std::byte* scratch, Watch::Visit& visit) {
     const auto width = static_cast<std::int64_t>(size_of(dtype));
     const auto ranks = static_cast<std::size_t>(size_);
     const auto me = static_cast<std::size_t>(rank_);
@@ -154,25 +146,33 @@ class MpiGroup final : public ProcessGroup {
     std::vector<int> send(counts), recv(ranks, counts[me]), recv_places(ranks);
     send[me] = recv[me] = 0;
     for (std::size_t r = 0; r < ranks; ++r) recv_places[r] = static_cast<int>(r) * counts[me];
-    require(MPI_Alltoallv(x, send.data(), places.data(), MPI_BYTE, scratch, recv.data(), recv_places.data(), MPI_BYTE,
-                          comm_),
-            "MPI_Alltoallv");
+    visit.run("MPI_Ialltoallv", [&](MPI_Request* request) {
+      return MPI_Ialltoallv(x, send.data(), places.data(), MPI_BYTE, scratch, recv.data(), recv_places.data(), MPI_BYTE,
+                            comm_, request);
+    });
 
     std::vector<const std::byte*> parts;
     for (std::size_t r = 0; r < ranks; ++r) parts.push_back(r == me ? x + places[me] : scratch + recv_places[r]);
     reduce_in_order(x + places[me], parts, counts[me] / width, dtype, op);
-    require(MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, x, counts.data(), places.data(), MPI_BYTE, comm_),
-            "MPI_Allgatherv");
+    visit.run("MPI_Iallgatherv", [&](MPI_Request* request) {
+      return MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, x, counts.data(), places.data(), MPI_BYTE, comm_,
+                             request);
+    });
   }
 
   void do_broadcast(Tensor& x, int root) override {
-    const Block block(static_cast<std::int64_t>(x.size_in_bytes()));
-    require(MPI_Bcast(x.bytes(), 1, block.type(), root, comm_), "MPI_Bcast");
+    const Block block(bytes_of(x));
+    Watch::Visit visit(*watch_, id_, Call::broadcast(x, root), {x});
+    visit.run("MPI_Ibcast",
+              [&](MPI_Request* request) { return MPI_Ibcast(x.bytes(), 1, block.type(), root, comm_, request); });
   }
 
   void do_all_gather(Tensor& out, const Tensor& in) override {
-    const Block block(static_cast<std::int64_t>(in.size_in_bytes()));
-    require(MPI_Allgather(in.bytes(), 1, block.type(), out.bytes(), 1, block.type(), comm_), "MPI_Allgather");
+    const Block block(bytes_of(in));
+    Watch::Visit visit(*watch_, id_, Call::all_gather(in), {out, in});
+    visit.run("MPI_Iallgather", [&](MPI_Request* request) {
+      return MPI_Iallgather(in.bytes(), 1, block.type(), out.bytes(), 1, block.type(), comm_, request);
+    });
   }
 
   // In pieces of the result likewise.
@@ -180,11 +180,14 @@ class MpiGroup final : public ProcessGroup {
     const auto width = static_cast<std::int64_t>(size_of(in.dtype()));
     const std::int64_t piece = std::min(out.numel(), kPieceBytes / width / size_ + 1);
     Tensor scratch = Tensor::empty({size_ * piece}, in.dtype(), Device{}, Memory::communication);
+    Watch::Visit visit(*watch_, id_, Call::reduce_scatter(in), {in, scratch});
     for (std::int64_t begin = 0; begin < out.numel(); begin += piece) {
       const std::int64_t n = std::min(piece, out.numel() - begin);
       const Block sent(n * width, out.numel() * width), received(n * width);
-      require(MPI_Alltoall(in.bytes() + begin * width, 1, sent.type(), scratch.bytes(), 1, received.type(), comm_),
-              "MPI_Alltoall");
+      visit.run("MPI_Ialltoall", [&](MPI_Request* request) {
+        return MPI_Ialltoall(in.bytes() + begin * width, 1, sent.type(), scratch.bytes(), 1, received.type(), comm_,
+                             request);
+      });
       std::vector<const std::byte*> parts;
       for (int r = 0; r < size_; ++r) parts.push_back(scratch.bytes() + r * n * width);
       reduce_in_order(out.bytes() + begin * width, parts, n, out.dtype(), Reduce::sum);
@@ -193,19 +196,28 @@ class MpiGroup final : public ProcessGroup {
 
   void do_all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in, std::span<const int> send) override {
     const Block row(in.shape().with(0, 1).numel() * static_cast<std::int64_t>(size_of(in.dtype())));
-    require(MPI_Alltoallv(in.bytes(), send.data(), starts(send).data(), row.type(), out.bytes(), recv.data(),
-                          starts(recv).data(), row.type(), comm_),
-            "MPI_Alltoallv");
+    const std::vector<int> sends_at = starts(send), receives_at = starts(recv);
+    Watch::Visit visit(*watch_, id_, Call::all_to_all(in), {out, in});
+    visit.run("MPI_Ialltoallv", [&](MPI_Request* request) {
+      return MPI_Ialltoallv(in.bytes(), send.data(), sends_at.data(), row.type(), out.bytes(), recv.data(),
+                            receives_at.data(), row.type(), comm_, request);
+    });
   }
 
+  // MPI splits only in a blocking call, which all enter together and so soon leave.
   std::unique_ptr<ProcessGroup> do_split(int colour) override {
+    meet(Collective::split);
     MPI_Comm part = MPI_COMM_NULL;
     require(MPI_Comm_split(comm_, colour, rank_, &part), "MPI_Comm_split");
-    return std::make_unique<MpiGroup>(part, Role::part);
+    const Journal& journal = watch_->journal();
+    return std::make_unique<MpiGroup>(part, watch_,
+                                      text(journal.name(id_).path, '/', journal.reached(id_), ':', colour));
   }
 
   MPI_Comm comm_;
-  Role role_;
+  std::shared_ptr<Watch> watch_;
+  bool is_world_;
+  int id_ = 0;  // in the watch's journal
   int rank_ = 0, size_ = 0;
   int exceptions_at_birth_ = std::uncaught_exceptions();
 };
@@ -224,7 +236,7 @@ std::unique_ptr<ProcessGroup> make_mpi_world() {
   Session::get();
   MPI_Comm comm = MPI_COMM_NULL;
   require(MPI_Comm_dup(MPI_COMM_WORLD, &comm), "MPI_Comm_dup");
-  return std::make_unique<MpiGroup>(comm, MpiGroup::Role::world);
+  return std::make_unique<MpiGroup>(comm, std::make_shared<Watch>(), MpiGroup::kWorld);
 }
 
 }  // namespace switchyard
