@@ -4,17 +4,20 @@
 #include <iterator>
 #include <unordered_map>
 
+#include "autograd/scope.h"
 #include "tensor/kernels.h"
 
 namespace switchyard {
 namespace {
 
 thread_local bool recording = true;
+thread_local const char* scope = "";
 
 }  // namespace
 
 struct Variable::Node {
   const char* op = "leaf";
+  const char* scope = "";
   Tensor value;
   Tensor grad;
   Tensor second_grad;  // of an op with two results: the second's gradient, left here, where the first's is
@@ -85,6 +88,7 @@ Variable record(const char* op, Tensor value, std::vector<Variable> inputs, Back
   Variable out(std::move(value));
   if (recording && std::ranges::any_of(inputs, &Variable::requires_grad)) {
     out.node_->op = op;
+    out.node_->scope = scope;
     out.node_->requires_grad = true;
     out.node_->inputs = std::move(inputs);
     out.node_->backward = std::move(backward);
@@ -135,6 +139,7 @@ void Variable::backward(const Tensor& dy) {
     if (node.inputs.empty()) continue;  // a leaf keeps its gradient
     Grads grads;
     if (node.grad || node.second_grad) {
+      const Scope within(node.scope);
       grads = node.backward(node.grad);
       SY_CHECK(grads.size() == node.inputs.size(), node.op, ": ", grads.size(), " gradients for ", node.inputs.size(),
                " inputs");
@@ -160,5 +165,10 @@ Recording::Recording() : before_(std::exchange(recording, true)) {}
 Recording::~Recording() { recording = before_; }
 
 bool is_recording() { return recording; }
+
+Scope::Scope(const char* name) : before_(std::exchange(scope, name)) {}
+Scope::~Scope() { scope = before_; }
+
+const char* Scope::current() { return scope; }
 
 }  // namespace switchyard

@@ -57,11 +57,12 @@ std::string have(const std::vector<int>& ranks) {
 }
 
 // One line for each value that differs from the most common one; empty where all are equal.
-std::string describe(const std::string& name, const std::vector<Table>& tables) {
+std::string describe(const std::string& name, const std::vector<Table>& tables, std::span<const int> numbers) {
   std::map<Value, std::vector<int>> holders;
-  for (int rank = 0; const Table& table : tables) {
-    const auto it = table.find(name);
-    holders[it == table.end() ? Value{} : Value{it->second}].push_back(rank++);
+  for (std::size_t rank = 0; rank < tables.size(); ++rank) {
+    const auto it = tables[rank].find(name);
+    const int number = numbers.empty() ? static_cast<int>(rank) : numbers[rank];
+    holders[it == tables[rank].end() ? Value{} : Value{it->second}].push_back(number);
   }
   const auto& [common, majority] = *std::ranges::max_element(
       holders, {}, [](const auto& holder) { return std::pair(holder.second.size(), -holder.second.front()); });
@@ -78,24 +79,24 @@ std::string describe(const std::string& name, const std::vector<Table>& tables) 
 
 }  // namespace
 
-void require_agreement(const Facts& facts, ProcessGroup& world) {
+void require_agreement(const Facts& facts, ProcessGroup& group, std::span<const int> numbers) {
   Table mine;
   for (const auto& [name, value] : facts) mine[name] += value;
   const std::string written = write(mine);
 
-  const std::int32_t differs = written != broadcast_text(world, written, 0);
+  const std::int32_t differs = written != broadcast_text(group, written, 0);
   Tensor any_differs = Tensor::of<std::int32_t>({&differs, 1}, {1}, Device{});
-  world.all_reduce(any_differs, Reduce::max);
+  group.all_reduce(any_differs, Reduce::max);
   if (*any_differs.data<std::int32_t>() == 0) return;
 
   std::vector<Table> tables;
   Table names;
-  for (const std::string& theirs : all_gather_text(world, written)) {
+  for (const std::string& theirs : all_gather_text(group, written)) {
     tables.push_back(read(theirs));
     names.insert(tables.back().begin(), tables.back().end());
   }
   std::string what = "the ranks do not agree:";
-  for (const auto& [name, value] : names) what += describe(name, tables);
+  for (const auto& [name, value] : names) what += describe(name, tables, numbers);
   throw Error(what, Fault::communication);
 }
 

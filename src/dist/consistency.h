@@ -1,5 +1,6 @@
 #pragma once
 
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,7 +15,8 @@ using Facts = std::vector<std::pair<std::string, std::string>>;
 
 // Throws the same Error (Fault::communication) on every rank when any fact differs or is missing somewhere, naming the
 // fact, the ranks that differ from the majority (of equals, the one with the lowest rank), and both values, of long
-// ones the part around the first difference. Cheap where all agree: one broadcast of the facts and one flag.
-void require_agreement(const Facts& facts, ProcessGroup& world);
+// ones the part around the first difference. Cheap where all agree: one broadcast of the facts and one flag. `numbers`:
+// what the ranks are called, where not by their place in the group.
+void require_agreement(const Facts& facts, ProcessGroup& group, std::span<const int> numbers = {});
 
 }  // namespace switchyard

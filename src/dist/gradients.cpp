@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "autograd/scope.h"
 #include "tensor/kernels.h"
 
 namespace switchyard {
@@ -77,6 +78,7 @@ Tensor GradientBuckets::packed(const Bucket& bucket, std::int64_t elements) {
 // One gradient travels as it is where it fills its bucket, else in a piece of its own; of such pieces two are on their
 // way at most. Gradients that go to their owners are let go of here.
 void GradientBuckets::start(const Bucket& bucket) {
+  const Scope scope("gradients");
   const bool scatters = shards_.is_scattered(bucket);
   const std::int64_t elements = scatters ? bucket.group->size() * bucket.share() : bucket.elements();
   Variable& first = shards_.whole()[bucket.places[0].parameter].variable;

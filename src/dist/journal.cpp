@@ -4,6 +4,8 @@
 #include <charconv>
 #include <sstream>
 
+#include "autograd/scope.h"
+
 namespace switchyard {
 namespace {
 
@@ -106,7 +108,7 @@ int Journal::join(GroupName name) {
 
 void Journal::enter(int group, const Call& call) {
   if (last_.size() == kRemembered) last_.pop_front();
-  last_.push_back({group, ++groups_[static_cast<std::size_t>(group)].reached, call});
+  last_.push_back({group, ++groups_[static_cast<std::size_t>(group)].reached, call, Scope::current()});
 }
 
 Account Journal::account(const std::string& path) const {
@@ -122,7 +124,8 @@ Account Journal::account(const std::string& path) const {
     account.story += text(i > 1   ? ", "
                           : i > 0 ? "; before: "
                                   : "",
-                          entry.call, " (collective ", entry.number, " of ", describe(name(entry.group).ranks), ')');
+                          entry.call, entry.part.empty() ? "" : " of " + entry.part, " (collective ", entry.number,
+                          " of ", describe(name(entry.group).ranks), ')');
   }
   return account;
 }

@@ -49,6 +49,7 @@ class Journal {
     int group;
     std::int64_t number;
     Call call;
+    std::string part;  // of the model (Scope)
     bool is_over = false;
   };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "autograd/scope.h"
 #include "tensor/kernels.h"
 
 namespace switchyard {
@@ -109,6 +110,7 @@ void Shards::scatter(const Bucket& bucket, DType rows) {
 }
 
 void Shards::gather() {
+  const Scope scope("parameters");
   for (Values& values : values_) {
     Tensor mine =
         Tensor::empty(values.master.shape(), values.flat.dtype(), values.flat.device(), Memory::communication);

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "autograd/recompute.h"
+#include "autograd/scope.h"
 
 namespace switchyard {
 namespace {
@@ -26,7 +27,9 @@ std::variant<FeedForward, Moe> make_ffn(const ModelConfig& model, const MoeConfi
 
 Block::Block(const ModelConfig& m, const MoeConfig& moe, Kind kind, const std::string& name, Mesh& mesh,
              ProcessGroup& key_sharers, ParameterMaker& make)
-    : attention_norm_(m.d_model, static_cast<float>(m.norm_eps), name + ".input_layernorm", make),
+    : attention_name_(name + ".self_attn"),
+      ffn_name_(name + ".mlp"),
+      attention_norm_(m.d_model, static_cast<float>(m.norm_eps), name + ".input_layernorm", make),
       attention_({.d_model = m.d_model,
                   .n_heads = m.n_heads,
                   .n_kv_heads = m.n_kv_heads,
@@ -34,9 +37,9 @@ Block::Block(const ModelConfig& m, const MoeConfig& moe, Kind kind, const std::s
                   .qk_norm = m.qk_norm,
                   .norm_eps = static_cast<float>(m.norm_eps),
                   .rope_theta = static_cast<float>(m.rope_theta)},
-                 name + ".self_attn", in_init(m), out_init(m), mesh, key_sharers, make),
+                 attention_name_, in_init(m), out_init(m), mesh, key_sharers, make),
       ffn_norm_(m.d_model, static_cast<float>(m.norm_eps), name + ".post_attention_layernorm", make),
-      ffn_(make_ffn(m, moe, kind, name + ".mlp", mesh, make)) {}
+      ffn_(make_ffn(m, moe, kind, ffn_name_, mesh, make)) {}
 
 BlockResult Block::forward(const Residual& x, const Pass& pass) const {
   const auto run = [&pass](Recompute piece, const Variable& x_TD, std::function<Recomputed(const Variable&)> body) {
@@ -45,6 +48,7 @@ BlockResult Block::forward(const Residual& x, const Pass& pass) const {
   const AddNorm in = attention_norm_(x.x_TD, x.y_TD);
   const Recomputed mixed = run(Recompute::attention, in.normed,
                                [this, batch = pass.batch, seq = pass.seq](const Variable& x_TD) -> Recomputed {
+                                 const Scope scope(attention_name_.c_str());
                                  return {attention_(x_TD, batch, seq), {}};
                                });
   const AddNorm middle = ffn_norm_(in.sum, mixed.y);
@@ -52,6 +56,7 @@ BlockResult Block::forward(const Residual& x, const Pass& pass) const {
   const Recomputed out =
       run(Recompute::ffn, middle.normed,
           [this, capacity = pass.capacity, share = pass.share, stats](const Variable& x_TD) -> Recomputed {
+            const Scope scope(ffn_name_.c_str());
             if (const auto* dense = std::get_if<FeedForward>(&ffn_)) return {(*dense)(x_TD), {}};
             MoeResult moe = std::get<Moe>(ffn_)(x_TD, capacity, share);
             *stats = std::move(moe.stats);

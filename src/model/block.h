@@ -44,6 +44,7 @@ class Block {
  private:
   BlockResult forward(const Residual& x, const Pass& pass) const;
 
+  std::string attention_name_, ffn_name_;
   RmsNorm attention_norm_;
   Attention attention_;
   RmsNorm ffn_norm_;

@@ -1,5 +1,6 @@
 #include "model/transformer.h"
 
+#include "autograd/scope.h"
 #include "model/placement.h"
 
 namespace switchyard {
@@ -27,7 +28,10 @@ Transformer::Trunk Transformer::trunk(const Tensor& token_T, const Pass& pass) c
   SY_CHECK(token_T.numel() == pass.batch * pass.seq, token_T.numel(), " tokens for ", pass.batch, " sequences of ",
            pass.seq);
   Trunk trunk;
-  Residual x{vocabulary_.embed(embedding_, token_T, rows_), {}};
+  Residual x = [&]() -> Residual {
+    const Scope scope("model.embed_tokens");
+    return {vocabulary_.embed(embedding_, token_T, rows_), {}};
+  }();
   for (const Block& block : blocks_) {
     auto [out, loss_1, stats] = block(x, pass);
     x = out;
@@ -40,6 +44,7 @@ Transformer::Trunk Transformer::trunk(const Tensor& token_T, const Pass& pass) c
 
 ModelResult Transformer::operator()(const Tensor& token_T, const Tensor& target_T, const Pass& pass) const {
   Trunk trunk = this->trunk(token_T, pass);
+  const Scope scope("lm_head");
   const HeadLoss head = vocabulary_.loss(trunk.x_TD, head_, target_T, pass.share);
   return {.loss_1 = trunk.loss_1 ? add(head.loss_1, trunk.loss_1) : head.loss_1,
           .lm_loss_1 = head.loss_1.value(),

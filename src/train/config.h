@@ -68,6 +68,16 @@ struct TrainConfig {
   }
 };
 
+struct DebugConfig {
+  bool collectives = false;
+
+  template <class V>
+  void describe(V& v) {
+    v.field("collectives", collectives,
+            "ranks compare name, layer and shape before each collective, and name the one that differs; slow");
+  }
+};
+
 // Everything a run is made of: one YAML file, one section a member.
 struct Config {
   RunConfig run;
@@ -78,6 +88,7 @@ struct Config {
   OptimConfig optim;
   ParallelConfig parallel;
   CheckpointConfig checkpoint;
+  DebugConfig debug;
 
   template <class V>
   void describe(V& v) {
@@ -89,6 +100,7 @@ struct Config {
     v.section("optim", optim, "AdamW and its learning rate");
     v.section("parallel", parallel, "how ranks share the work");
     v.section("checkpoint", checkpoint, "saving");
+    v.section("debug", debug, "finding faults");
   }
 };
 

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "dist/checked_group.h"
 #include "dist/device_group.h"
 #include "optim/clip.h"
 #include "optim/schedule.h"
@@ -13,12 +14,17 @@ namespace {
 constexpr std::int64_t kBucketBytes = 8 << 20;
 constexpr float kOne = 1;
 
+std::unique_ptr<ProcessGroup> make_world(const Config& config, ProcessGroup& world, Device device) {
+  auto device_world = make_device_world(world, device, config.parallel.timeout_s);
+  return config.debug.collectives ? make_checked_group(std::move(device_world)) : std::move(device_world);
+}
+
 }  // namespace
 
 Learner::Learner(const Config& config, ProcessGroup& world)
     : config_(config),
       device_(choose_device(config.run.device, world)),
-      device_world_(make_device_world(world, device_, config.parallel.timeout_s)),
+      device_world_(make_world(config, world, device_)),
       mesh_(config.parallel, *device_world_),
       model_((share_cores(config.run.threads, world), make_model(config, device_, mesh_))),
       shards_(model_.parameters(), mesh_, kBucketBytes, config.parallel.shard_optimizer ? Masters::own : Masters::whole,

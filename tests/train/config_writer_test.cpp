@@ -70,6 +70,7 @@ Config unusual() {
                 .shard_optimizer = true,
                 .timeout_s = 1.0 / 3 + 1};
   c.checkpoint = {.every = 17, .keep = 2, .async = false};
+  c.debug.collectives = true;
   return c;
 }
 
