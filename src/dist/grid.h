@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <initializer_list>
 #include <ostream>
 #include <string>
@@ -43,6 +44,7 @@ struct ParallelConfig {
   int expert_tensor = 1;
   bool shard_optimizer = false;
   double timeout_s = 600;
+  std::int64_t check_every = 1000;
 
   template <class V>
   void describe(V& v) {
@@ -58,6 +60,9 @@ struct ParallelConfig {
             "share masters and optimizer states out over the ranks that hold the same parameters (ZeRO-1)");
     v.field("timeout_s", timeout_s, "seconds after which a rank that waits in vain ends the run and says for whom")
         .between(1, 1000000);
+    v.field("check_every", check_every,
+            "steps between comparisons of the ranks' copies of parameters; 0 compares only before the first step")
+        .between(0, 1'000'000'000);
   }
 };
 

@@ -4,6 +4,7 @@
 #include <fstream>
 
 #include "data/tokenizer.h"
+#include "dist/consistency.h"
 #include "train/config_writer.h"
 #include "train/evaluate.h"
 #include "train/messages.h"
@@ -122,8 +123,11 @@ Outcome Trainer::train(Progress& progress) {
     log.emplace(dir / "metrics.jsonl", step_);
   }
 
+  const auto check_replicas = [this] { require_same_replicas(learner_.model().parameters(), step_, learner_.mesh()); };
+  check_replicas();
   while (step_ < config_.train.steps) {
     StepMetrics metrics = step();
+    if (config_.parallel.check_every > 0 && step_ % config_.parallel.check_every == 0) check_replicas();
     if (valid_ && is_due(config_.train.eval_every)) metrics.val_loss = evaluate();
     if (log) log->write(metrics);
     progress.show(metrics);

@@ -68,7 +68,8 @@ Config unusual() {
                 .expert = 3,
                 .expert_tensor = 2,
                 .shard_optimizer = true,
-                .timeout_s = 1.0 / 3 + 1};
+                .timeout_s = 1.0 / 3 + 1,
+                .check_every = 19};
   c.checkpoint = {.every = 17, .keep = 2, .async = false};
   c.debug.collectives = true;
   return c;
