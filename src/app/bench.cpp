@@ -10,6 +10,7 @@
 #include "app/configuration.h"
 #include "app/random_tokens.h"
 #include "app/ranks.h"
+#include "dist/traffic.h"
 #include "model/count.h"
 #include "tensor/philox.h"
 #include "tensor/profile.h"
@@ -69,8 +70,9 @@ Product time_product(Device device) {
 struct Report {
   Device device;
   int ranks;
-  std::vector<double> steps;      // seconds, shortest first
-  std::vector<KernelTime> times;  // over as many steps again, each call waited for
+  std::vector<double> steps;          // seconds, shortest first
+  std::vector<KernelTime> times;      // over as many steps again, each call waited for
+  std::vector<GroupTraffic> traffic;  // of the same steps
   Product product;
   MemoryUse memory;
   ModelCount count;
@@ -101,6 +103,13 @@ void print_json(const Report& r) {
                                {"calls", static_cast<double>(row.calls) / steps},
                                {"seconds", row.seconds / steps},
                                {"flops", row.flops / steps}});
+  for (const GroupTraffic& row : r.traffic)
+    if (row.size > 1)
+      json["traffic"].push_back({{"group", row.group},
+                                 {"ranks", row.size},
+                                 {"collective", name_of(row.collective)},
+                                 {"calls", static_cast<double>(row.traffic.calls) / steps},
+                                 {"bytes", static_cast<double>(row.traffic.bytes) / steps}});
   for (std::size_t i = 0; i < kMemoryKinds; ++i)
     json["memory"][name_of(static_cast<Memory>(i))] = {{"now", r.memory.now[i]}, {"peak", r.memory.peak[i]}};
   json["memory"]["together"] = {
@@ -129,6 +138,16 @@ void print_report(const Report& r) {
                static_cast<double>(row.calls) / steps, 1e3 * row.seconds / steps, 100 * row.seconds / all,
                row.flops > 0 ? fmt::format("{:.3f}", row.flops / row.seconds / 1e12) : "");
   fmt::print("{:<24} {:>7} {:>10.2f}\n\n", "kernels, together", "", 1e3 * all / steps);
+
+  if (r.ranks > 1) {
+    fmt::print("{:<24} {:<16} {:>7} {:>14}\n", "sent, one rank, a step", "group", "calls", "KiB");
+    for (const GroupTraffic& row : r.traffic)
+      if (row.size > 1)
+        fmt::print("{:<24} {:<16} {:>7.0f} {:>14.1f}\n", name_of(row.collective),
+                   fmt::format("{} ({})", row.group, row.size), static_cast<double>(row.traffic.calls) / steps,
+                   static_cast<double>(row.traffic.bytes) / steps / 1024);
+    fmt::print("\n");
+  }
 
   fmt::print("{:<24} {:>14} {:>14}\n", "memory, one rank", "now, MiB", "peak, MiB");
   const auto mib = [](std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); };
@@ -160,6 +179,7 @@ int bench(const Options& options, ProcessGroup& world) {
                 .ranks = world.size(),
                 .steps = {},
                 .times = {},
+                .traffic = {},
                 .product = {},
                 .memory = {},
                 .count = count_model(config.model, config.moe, config.train.seq_len),
@@ -169,9 +189,11 @@ int bench(const Options& options, ProcessGroup& world) {
   std::ranges::sort(report.steps);
   report.memory = memory_use(device);
   {
+    const std::vector<GroupTraffic> before = traffic_of(learner.mesh());
     const Profile profile;
     for (int i = 0; i < options.steps; ++i) step();
     report.times = profile.times();
+    report.traffic = traffic_since(before, learner.mesh());
   }
   report.product = time_product(device);
   if (world.rank() == 0) options.json ? print_json(report) : print_report(report);

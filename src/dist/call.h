@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <ostream>
 
 #include "tensor/tensor.h"
@@ -9,8 +10,17 @@ namespace switchyard {
 enum class Reduce { sum, max };
 
 enum class Collective { barrier, all_reduce, broadcast, all_gather, reduce_scatter, all_to_all, split, leave };
-inline constexpr std::size_t kCollectives = 8;
+inline constexpr std::size_t kCollectives = 8;  // how many there are
 const char* name_of(Collective collective);
+
+// What a rank gave to a group's collectives of one kind, and what it sent to others for them: bytes by the closed
+// formula of docs/communication.md, whatever carries them.
+struct Traffic {
+  std::int64_t calls = 0, bytes = 0;
+
+  bool operator==(const Traffic&) const = default;
+};
+using TrafficTable = std::array<Traffic, kCollectives>;  // by Collective
 
 // A collective with those of its arguments that must be the same on every rank of a group.
 struct Call {

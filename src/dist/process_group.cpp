@@ -4,6 +4,8 @@
 #include <cstring>
 #include <numeric>
 
+#include "dist/ordered_reduce.h"
+
 namespace switchyard {
 namespace {
 
@@ -43,21 +45,38 @@ void check_rows(const Tensor& x, std::span<const int> counts, const ProcessGroup
            " rows, its tensor is ", x.shape());
 }
 
+std::int64_t bytes_of(const Tensor& x) { return static_cast<std::int64_t>(x.size_in_bytes()); }
+
+// To each other rank its share of my part, and to all of them my share of the result: 2 (g - 1)/g of the tensor.
+std::int64_t all_reduce_bytes(const ProcessGroup& group, const Tensor& x) {
+  const Share mine = share_of(x.numel(), group.rank(), group.size());
+  return (x.numel() + (group.size() - 2) * mine.count()) * static_cast<std::int64_t>(size_of(x.dtype()));
+}
+
 }  // namespace
+
+void ProcessGroup::count(Collective collective, std::int64_t bytes) {
+  Traffic& traffic = traffic_[static_cast<std::size_t>(collective)];
+  ++traffic.calls;
+  traffic.bytes += bytes;
+}
 
 void ProcessGroup::all_reduce(Tensor& x, Reduce op) {
   check_all_reduce(*this, x);
+  count(Collective::all_reduce, all_reduce_bytes(*this, x));
   do_all_reduce(x, op);
 }
 
 Wait ProcessGroup::start_all_reduce(Tensor& x, Reduce op) {
   check_all_reduce(*this, x);
+  count(Collective::all_reduce, all_reduce_bytes(*this, x));
   return do_start_all_reduce(x, op);
 }
 
 void ProcessGroup::broadcast(Tensor& x, int root) {
   check_carried(*this, x, "broadcast");
   SY_CHECK(0 <= root && root < size(), "broadcast: no rank ", root, " among ", size());
+  count(Collective::broadcast, rank() == root ? (size() - 1) * bytes_of(x) : 0);
   do_broadcast(x, root);
 }
 
@@ -66,16 +85,19 @@ void ProcessGroup::all_gather(Tensor& out, const Tensor& in) {
   SY_CHECK(out.dtype() == in.dtype(), "all_gather: out is ", out.dtype(), ", in is ", in.dtype());
   SY_CHECK(out.numel() == size() * in.numel(), "all_gather: out is ", out.shape(), " for ", size(), " times ",
            in.shape());
+  count(Collective::all_gather, bytes_of(out) - bytes_of(in));
   do_all_gather(out, in);
 }
 
 void ProcessGroup::reduce_scatter(Tensor& out, const Tensor& in) {
   check_reduce_scatter(*this, out, in);
+  count(Collective::reduce_scatter, bytes_of(in) - bytes_of(out));
   do_reduce_scatter(out, in);
 }
 
 Wait ProcessGroup::start_reduce_scatter(Tensor& out, const Tensor& in) {
   check_reduce_scatter(*this, out, in);
+  count(Collective::reduce_scatter, bytes_of(in) - bytes_of(out));
   return do_start_reduce_scatter(out, in);
 }
 
@@ -85,6 +107,8 @@ void ProcessGroup::all_to_all(Tensor& out, std::span<const int> recv, const Tens
   check_rows(in, send, *this, "send");
   SY_CHECK(out.dtype() == in.dtype() && out.shape() == in.shape().with(0, out.dim(0)), "all_to_all: out is ",
            out.dtype(), ' ', out.shape(), ", in is ", in.dtype(), ' ', in.shape());
+  const std::int64_t rows = in.dim(0), kept = send[static_cast<std::size_t>(rank())];
+  count(Collective::all_to_all, rows > 0 ? bytes_of(in) / rows * (rows - kept) : 0);
   do_all_to_all(out, recv, in, send);
 }
 

@@ -47,6 +47,9 @@ class ProcessGroup {
   // type.
   void all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in, std::span<const int> send);
 
+  // What this rank has sent in this group so far.
+  const TrafficTable& traffic() const { return traffic_; }
+
   // The ranks that name the same colour (0 or more), in the order of their ranks here. Every rank takes part.
   std::unique_ptr<ProcessGroup> split(int colour);
 
@@ -69,6 +72,10 @@ class ProcessGroup {
   }
   virtual void do_all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in, std::span<const int> send) = 0;
   virtual std::unique_ptr<ProcessGroup> do_split(int colour) = 0;
+
+  void count(Collective collective, std::int64_t bytes);
+
+  TrafficTable traffic_{};
 };
 
 // Strings of any length from every rank, in rank order.

@@ -36,6 +36,12 @@ TEST(CheckedGroup, GivesTheBitsOfTheGroup) {
     test::DeviceCollectives(*group, world, Device{}, test::DeviceCollectives::Order::by_rank).check();
     const auto part = group->split(world.rank() % 2), plain = world.split(world.rank() % 2);
     test::DeviceCollectives(*part, *plain, Device{}, test::DeviceCollectives::Order::by_rank).check();
+
+    const auto fresh = make_checked_group(world.split(0));
+    const auto reference = world.split(0);
+    sum(*fresh, 8);
+    sum(*reference, 8);
+    EXPECT_EQ(fresh->traffic(), reference->traffic()) << "comparing is not counted";
   });
 }
 
