@@ -218,7 +218,8 @@ TEST_F(Nccl, GradientBucketsLeaveDuringBackward) {
         }
       };
       const auto gradients = [&](std::int64_t bucket_bytes, bool early) {
-        GradientBuckets buckets(parameters, mesh, bucket_bytes);
+        Shards shards(parameters, mesh, bucket_bytes, Masters::whole, DType::f32);
+        GradientBuckets buckets(shards);
         for (Parameter& p : parameters) p.variable.zero_grad();
         backward(0);
         if (early) buckets.arm();
@@ -266,10 +267,12 @@ TEST_F(Nccl, TrainsAsOnTheCpu) {
     simt::set_gpu_count(gpus);
     run_ranks(2, [&](ProcessGroup& world) {
       const test::RunDir dir(text("nccl-", gpus), world);
-      // Experts everywhere, spread, cut; dense layers cut, with routing groups over both ranks.
+      // Experts everywhere, spread, beside a shared-out optimizer, cut; dense layers cut, with routing groups over both
+      // ranks.
       int number = 0;
       for (const ParallelConfig& parallel : {ParallelConfig{.data = 2},
                                              {.data = 2, .expert = 2},
+                                             {.data = 2, .expert = 2, .shard_optimizer = true},
                                              {.data = 1, .tensor = 2, .expert = 2},
                                              {.data = 1, .tensor = 2, .expert_tensor = 2}}) {
         ++number;
