@@ -75,30 +75,6 @@ std::optional<Box> intersect(const Box& a, const Box& b) {
   return both;
 }
 
-std::vector<Box> boxes_of_range(const Shape& shape, std::int64_t begin, std::int64_t end) {
-  SY_CHECK(0 <= begin && begin <= end && end <= shape.numel(), "elements [", begin, ", ", end, ") of ", shape);
-  std::vector<Box> boxes;
-  while (begin < end) {
-    // The longest run from `begin` on that is a box: whole rows of the outermost axis on which it begins one and ends
-    // within the range.
-    std::int64_t row = shape.numel();  // elements of one index of `axis`
-    int axis = -1;
-    do row /= shape[++axis];
-    while (begin % row != 0 || begin + row > end);
-    Box box{{}, shape};
-    std::int64_t rest = begin;
-    for (int i = shape.rank() - 1; i >= 0; rest /= shape[i--]) {
-      box.origin[static_cast<std::size_t>(i)] = rest % shape[i];
-      if (i < axis) box.shape = box.shape.with(i, 1);
-    }
-    const std::int64_t left = shape[axis] - box.origin[static_cast<std::size_t>(axis)];
-    box.shape = box.shape.with(axis, std::min(left, (end - begin) / row));
-    begin += box.shape.numel();
-    boxes.push_back(box);
-  }
-  return boxes;
-}
-
 std::string partition_problem(const Shape& shape, std::span<const Box> boxes) {
   std::int64_t elements = 0;
   for (const Box& box : boxes) {

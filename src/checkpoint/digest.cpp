@@ -50,12 +50,7 @@ Digest digest_of(const Tensor& host, const Box& box, const Shape& global_shape) 
   const std::size_t width = size_of(host.dtype());
   Digest sum;
   for (std::int64_t begin = 0; begin < host.numel(); begin += run) {
-    std::int64_t first = 0, stride = 1, rest = begin;
-    for (int i = box.shape.rank() - 1; i >= 0; --i) {
-      first += (box.origin[static_cast<std::size_t>(i)] + rest % box.shape[i]) * stride;
-      rest /= box.shape[i];
-      stride *= global_shape[i];
-    }
+    const std::int64_t first = start_of_line(box, global_shape, begin / box.shape[-1]);
     sum += digest_of_run(host.bytes() + static_cast<std::size_t>(begin) * width, width, run, first);
   }
   return sum;

@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <vector>
 
 #include "tensor/philox.h"
@@ -50,32 +49,6 @@ TEST(Box, PartitionsAndWhatIsNone) {
   EXPECT_EQ(problem({top, left, {{2, 1}, {2, 2}}}), "two slices hold [2:4, 1:2]");
   EXPECT_EQ(problem({top, left, {{2, 3}, {2, 2}}}), "slice [2:4, 3:5] does not lie within (4, 4)");
   EXPECT_EQ(problem({{{}, {16}}}), "a slice of 1 dimensions of (4, 4)");
-}
-
-// Against the definition: every element of every box in turn is the next one of the range.
-TEST(Box, RangesOfElementsAreFewBoxes) {
-  for (const Shape& shape : {Shape{7}, Shape{3, 4}, Shape{1, 5}, Shape{3, 1, 4}, Shape{3, 4, 5}, Shape{2, 3, 2, 3}}) {
-    std::size_t most = 0;
-    for (std::int64_t begin = 0; begin <= shape.numel(); ++begin)
-      for (std::int64_t end = begin; end <= shape.numel(); ++end) {
-        const std::vector<Box> boxes = boxes_of_range(shape, begin, end);
-        most = std::max(most, boxes.size());
-        std::int64_t next = begin;
-        for (const Box& box : boxes)
-          for (std::int64_t i = 0; i < box.shape.numel(); ++i, ++next) {
-            std::int64_t flat = 0, stride = 1, rest = i;
-            for (int axis = shape.rank() - 1; axis >= 0; --axis) {
-              flat += (box.origin[static_cast<std::size_t>(axis)] + rest % box.shape[axis]) * stride;
-              rest /= box.shape[axis];
-              stride *= shape[axis];
-            }
-            ASSERT_EQ(flat, next) << shape << " [" << begin << ", " << end << ")";
-          }
-        ASSERT_EQ(next, end) << shape << " [" << begin << ", " << end << ")";
-      }
-    EXPECT_LE(most, static_cast<std::size_t>(2 * shape.rank() - 1)) << shape;
-  }
-  EXPECT_EQ(boxes_of_range({3, 4, 5}, 1, 59).size(), 5u);
 }
 
 // Random cuts of a block in two, again and again, are a partition; with any one box gone, twice or moved they are not.

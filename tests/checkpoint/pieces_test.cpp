@@ -43,7 +43,7 @@ void add_flat(std::vector<LogicalTensor>& tensors, const std::string& name, cons
                      end = global.numel() * sevenths[ranks / 2][rank + 1] / 7;
   const Tensor flat = Tensor::zeros({end - begin}, DType::f32, Device{});
   std::int64_t at = 0;
-  for (const Box& box : boxes_of_range(global, begin, end)) {
+  for (const Box& box : cut_flat({{{}, global}}, begin, end)) {
     tensors.push_back({name, flat.rows(at, at + box.shape.numel()).view(box.shape), global, box.origin, true});
     at += box.shape.numel();
   }
