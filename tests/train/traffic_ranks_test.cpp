@@ -53,11 +53,18 @@ Sums expected(const Config& c, Learner& learner, ProcessGroup& world) {
   const std::map<Replicas, const char*> names{
       {Replicas::data, "data"}, {Replicas::tokens, "tokens"}, {Replicas::expert_data, "expert_data"}};
   if (!c.parallel.shard_optimizer) {
-    for (const Parameter& p : learner.model().parameters()) {
-      const std::int64_t holders = p.replicas == Replicas::data     ? mesh.data->size()
-                                   : p.replicas == Replicas::tokens ? ranks
+    // One bucket of each kind; parameters begin at multiples of 16 numbers in it, the last one first.
+    std::map<std::pair<Replicas, Reads>, std::int64_t> buckets;
+    const Parameters& parameters = learner.model().parameters();
+    for (auto p = parameters.rbegin(); p != parameters.rend(); ++p) {
+      std::int64_t& n = buckets[{p->replicas, p->reads}];
+      n = (n + 15) / 16 * 16 + p->variable.value().numel();
+    }
+    for (const auto& [kind, n] : buckets) {
+      const std::int64_t holders = kind.first == Replicas::data     ? mesh.data->size()
+                                   : kind.first == Replicas::tokens ? ranks
                                                                     : mesh.expert_data->size();
-      sums[text(names.at(p.replicas), " all_reduce")] += all_reduce(holders, p.variable.value().numel());
+      sums[text(names.at(kind.first), " all_reduce")] += all_reduce(holders, n);
     }
   } else {  // what is sent to owners, and comes back from them, is padded to whole shares
     const Shards alike(learner.model().parameters(), learner.mesh(), 8 << 20, Masters::whole, DType::f32);
