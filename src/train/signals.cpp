@@ -1,6 +1,7 @@
 #include "train/signals.h"
 
 #include <csignal>
+#include <cstddef>
 
 namespace switchyard {
 namespace {
@@ -17,9 +18,17 @@ void on_stop(int signal) {
 
 }  // namespace
 
+// Handlers run on a stack of their own: oneDNN's generated products keep data below the stack's end, where a signal's
+// frame would overwrite it.
 void listen_for_signals() {
+  alignas(64) static std::byte stack[1 << 17];
+  stack_t alternate = {};
+  alternate.ss_sp = stack;
+  alternate.ss_size = sizeof(stack);
+  sigaltstack(&alternate, nullptr);
+
   struct sigaction action = {};
-  action.sa_flags = SA_RESTART;
+  action.sa_flags = SA_RESTART | SA_ONSTACK;
   action.sa_handler = on_stop;
   for (const int signal : {SIGUSR1, SIGTERM, SIGINT}) sigaction(signal, &action, nullptr);
   action.sa_handler = on_save;
