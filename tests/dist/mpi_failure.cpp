@@ -88,7 +88,7 @@ int main(int, char** argv) {
     } catch (const Error& error) {
       std::cerr << text("<rank ", world->rank(), "> ", error.what(), "\n") << std::flush;
       if (way == "leave") throw;
-      if (world->rank() != 1) std::this_thread::sleep_for(std::chrono::milliseconds(800));  // the others speak too
+      std::this_thread::sleep_for(std::chrono::milliseconds(800));  // the others speak too
       world->abort(exit_code(error));
     }
   } catch (const Error& error) {
