@@ -27,6 +27,7 @@ struct Variable::Node {
   std::vector<Variable> inputs;
   Backward backward;
   std::function<void(Variable&)> hook;
+  std::function<void()> arrival;  // of the value, where nobody has waited for it
 
   // Takes a dying chain apart link by link; the default would recurse once per link.
   ~Node() {
@@ -48,8 +49,14 @@ Variable::Variable(Tensor value, bool requires_grad) : node_(std::make_shared<No
   node_->requires_grad = requires_grad;
 }
 
-const Tensor& Variable::value() const { return node_->value; }
-Tensor& Variable::value() { return node_->value; }
+const Tensor& Variable::value() const {
+  settle();
+  return node_->value;
+}
+Tensor& Variable::value() {
+  settle();
+  return node_->value;
+}
 const Tensor& Variable::grad() const { return node_->grad; }
 Tensor& Variable::grad() { return node_->grad; }
 bool Variable::requires_grad() const { return node_ && node_->requires_grad; }
@@ -72,6 +79,7 @@ void Variable::accumulate(Tensor grad) {
 }
 
 const Weight& Variable::weight(DType dtype) const {
+  settle();
   Weight& weight = node_->weight;
   // An f32 weight is the value itself, which a test may have replaced since.
   if (!weight || weight.dtype != dtype || dtype == DType::f32) weight = make_weight(node_->value, dtype);
@@ -81,6 +89,15 @@ const Weight& Variable::weight(DType dtype) const {
 Weight* Variable::compute_copy() const { return node_->weight ? &node_->weight : nullptr; }
 
 void Variable::refresh_weight() {
+  settle();
+  if (node_->weight) refresh(node_->weight, node_->value);
+}
+
+void Variable::arrives(std::function<void()> wait) { node_->arrival = std::move(wait); }
+
+void Variable::settle() const {
+  if (!node_->arrival) return;
+  std::exchange(node_->arrival, {})();
   if (node_->weight) refresh(node_->weight, node_->value);
 }
 

@@ -48,12 +48,16 @@ class Variable {
   Weight* compute_copy() const;
   // Call after changing value() of a leaf by hand.
   void refresh_weight();
+  // The leaf's value is on its way here. Whoever asks for it or its compute copy next calls `wait` first, and the
+  // compute copy is made anew.
+  void arrives(std::function<void()> wait);
 
   // Sends dy from here to every leaf, then lets go of what the graph saved: one pass a graph.
   void backward(const Tensor& dy);
 
  private:
   struct Node;
+  void settle() const;
   friend Variable record(const char*, Tensor, std::vector<Variable>, Backward);
   friend std::pair<Variable, Variable> record(const char*, Tensor, Tensor, std::vector<Variable>, BackwardOfTwo);
   std::shared_ptr<Node> node_;

@@ -44,6 +44,10 @@ class CheckedGroup final : public ProcessGroup {
     compare(Call::all_gather(in));
     group_->all_gather(out, in);
   }
+  Wait do_start_all_gather(Tensor& out, const Tensor& in) override {
+    compare(Call::all_gather(in));
+    return group_->start_all_gather(out, in);
+  }
   void do_reduce_scatter(Tensor& out, const Tensor& in) override {
     compare(Call::reduce_scatter(in));
     group_->reduce_scatter(out, in);

@@ -39,8 +39,14 @@ void DeviceGroup::do_broadcast(Tensor& x, int root) {
 }
 
 void DeviceGroup::do_all_gather(Tensor& out, const Tensor& in) {
-  if (is_for_host(in)) return host_->all_gather(out, in);
-  size() > 1 ? device_all_gather(out, in) : kernels(device_).copy(out, in);
+  if (const Wait wait = do_start_all_gather(out, in)) wait();
+}
+
+Wait DeviceGroup::do_start_all_gather(Tensor& out, const Tensor& in) {
+  if (is_for_host(in)) return host_->start_all_gather(out, in);
+  if (size() > 1) return device_all_gather(out, in);
+  kernels(device_).copy(out, in);
+  return {};
 }
 
 void DeviceGroup::do_reduce_scatter(Tensor& out, const Tensor& in) {

@@ -49,6 +49,7 @@ class DeviceGroup : public ProcessGroup {
   Wait do_start_all_reduce(Tensor& x, Reduce op) final;
   void do_broadcast(Tensor& x, int root) final;
   void do_all_gather(Tensor& out, const Tensor& in) final;
+  Wait do_start_all_gather(Tensor& out, const Tensor& in) final;
   void do_reduce_scatter(Tensor& out, const Tensor& in) final;
   Wait do_start_reduce_scatter(Tensor& out, const Tensor& in) final;
   void do_all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in, std::span<const int> send) final;
@@ -61,7 +62,7 @@ class DeviceGroup : public ProcessGroup {
   // The same calls among several ranks, with tensors on the device.
   virtual Wait device_all_reduce(Tensor& x, Reduce op) = 0;
   virtual void device_broadcast(Tensor& x, int root) = 0;
-  virtual void device_all_gather(Tensor& out, const Tensor& in) = 0;
+  virtual Wait device_all_gather(Tensor& out, const Tensor& in) = 0;
   virtual Wait device_reduce_scatter(Tensor& out, const Tensor& in) = 0;
   virtual void device_all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in,
                                  std::span<const int> send) = 0;

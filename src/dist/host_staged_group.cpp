@@ -65,10 +65,11 @@ class HostStagedGroup final : public DeviceGroup {
     if (rank() != root) kernels(device()).copy(x, staged);
   }
 
-  void device_all_gather(Tensor& out, const Tensor& in) override {
+  Wait device_all_gather(Tensor& out, const Tensor& in) override {
     Tensor staged = out_.place_for(out);
     host().all_gather(staged, fetch(in));
     kernels(device()).copy(out, staged);
+    return {};
   }
 
   Wait device_reduce_scatter(Tensor& out, const Tensor& in) override {

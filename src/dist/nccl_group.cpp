@@ -267,10 +267,10 @@ class NcclGroup final : public DeviceGroup {
     })();
   }
 
-  void device_all_gather(Tensor& out, const Tensor& in) override {
-    run(Call::all_gather(in), [&](CUstream_st* stream) {
+  Wait device_all_gather(Tensor& out, const Tensor& in) override {
+    return run(Call::all_gather(in), [&](CUstream_st* stream) {
       return ncclAllGather(in.bytes(), out.bytes(), in.size_in_bytes(), ncclUint8, comm_, stream);
-    })();
+    });
   }
 
   Wait device_reduce_scatter(Tensor& out, const Tensor& in) override {

@@ -25,6 +25,13 @@ void check_both(const ProcessGroup& group, const Tensor& out, const Tensor& in, 
   SY_CHECK(out.device() == in.device(), call, ": out is on ", out.device(), ", in on ", in.device());
 }
 
+void check_all_gather(const ProcessGroup& group, const Tensor& out, const Tensor& in) {
+  check_both(group, out, in, "all_gather");
+  SY_CHECK(out.dtype() == in.dtype(), "all_gather: out is ", out.dtype(), ", in is ", in.dtype());
+  SY_CHECK(out.numel() == group.size() * in.numel(), "all_gather: out is ", out.shape(), " for ", group.size(),
+           " times ", in.shape());
+}
+
 void check_reduce_scatter(const ProcessGroup& group, const Tensor& out, const Tensor& in) {
   check_both(group, out, in, "reduce_scatter");
   SY_CHECK(out.dtype() == in.dtype() && (in.dtype() == DType::f32 || in.dtype() == DType::bf16),
@@ -81,12 +88,15 @@ void ProcessGroup::broadcast(Tensor& x, int root) {
 }
 
 void ProcessGroup::all_gather(Tensor& out, const Tensor& in) {
-  check_both(*this, out, in, "all_gather");
-  SY_CHECK(out.dtype() == in.dtype(), "all_gather: out is ", out.dtype(), ", in is ", in.dtype());
-  SY_CHECK(out.numel() == size() * in.numel(), "all_gather: out is ", out.shape(), " for ", size(), " times ",
-           in.shape());
+  check_all_gather(*this, out, in);
   count(Collective::all_gather, bytes_of(out) - bytes_of(in));
   do_all_gather(out, in);
+}
+
+Wait ProcessGroup::start_all_gather(Tensor& out, const Tensor& in) {
+  check_all_gather(*this, out, in);
+  count(Collective::all_gather, bytes_of(out) - bytes_of(in));
+  return do_start_all_gather(out, in);
 }
 
 void ProcessGroup::reduce_scatter(Tensor& out, const Tensor& in) {

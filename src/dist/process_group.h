@@ -38,6 +38,8 @@ class ProcessGroup {
   void broadcast(Tensor& x, int root);  // any type, of one shape everywhere
   // out is `size` blocks of in's size, in rank order; any type
   void all_gather(Tensor& out, const Tensor& in);
+  // The same, begun and not awaited; both live until the Wait is called.
+  [[nodiscard]] Wait start_all_gather(Tensor& out, const Tensor& in);
   // in is `size` blocks of out's size, in rank order; out becomes the sum of the ranks' blocks for this rank. f32, or
   // bf16 summed in f32 and rounded once (NCCL, which adds from rank to rank, rounds each time).
   void reduce_scatter(Tensor& out, const Tensor& in);
@@ -65,6 +67,10 @@ class ProcessGroup {
   }
   virtual void do_broadcast(Tensor& x, int root) = 0;
   virtual void do_all_gather(Tensor& out, const Tensor& in) = 0;
+  virtual Wait do_start_all_gather(Tensor& out, const Tensor& in) {
+    do_all_gather(out, in);
+    return {};
+  }
   virtual void do_reduce_scatter(Tensor& out, const Tensor& in) = 0;
   virtual Wait do_start_reduce_scatter(Tensor& out, const Tensor& in) {
     do_reduce_scatter(out, in);

@@ -35,6 +35,15 @@ Shards::Shards(Parameters& whole, Mesh& mesh, std::int64_t bucket_bytes, Masters
     if (is_scattered(buckets_[b])) scatter(buckets_[b], rows);
 }
 
+// Memory that values travel into must not be given to others before they came. After a failure of the group, which its
+// next call tells, nothing is on its way.
+Shards::~Shards() {
+  try {
+    await_values();
+  } catch (const Error&) {
+  }
+}
+
 // One bucket is open of each kind; it takes its place in the order when it is closed.
 void Shards::fill(std::int64_t bucket_bytes, Mesh& mesh) {
   std::vector<Bucket> open;
@@ -111,13 +120,28 @@ void Shards::scatter(const Bucket& bucket, DType rows) {
 
 void Shards::gather() {
   const Scope scope("parameters");
+  await_values();
   for (Values& values : values_) {
     Tensor mine =
         Tensor::empty(values.master.shape(), values.flat.dtype(), values.flat.device(), Memory::communication);
     kernels(mine.device()).copy(mine, values.master);
-    values.bucket->group->all_gather(values.flat, mine);
-    for (const Bucket::Place& place : values.bucket->places) whole_[place.parameter].variable.refresh_weight();
+    const Wait wait = values.bucket->group->start_all_gather(values.flat, mine);
+    if (!wait) {
+      for (const Bucket::Place& place : values.bucket->places) whole_[place.parameter].variable.refresh_weight();
+      continue;
+    }
+    // Whoever reads first waits for all; `mine` lives until then.
+    const auto arrive = [once = std::make_shared<Wait>(wait), mine] {
+      if (*once) std::exchange(*once, {})();
+    };
+    for (const Bucket::Place& place : values.bucket->places) whole_[place.parameter].variable.arrives(arrive);
+    for (const Bucket::Part& part : values.bucket->parts) own_[part.own].variable.arrives(arrive);
   }
+}
+
+void Shards::await_values() {
+  for (const Parameter& p : whole_) static_cast<void>(p.variable.value());
+  for (const Parameter& p : own_) static_cast<void>(p.variable.value());
 }
 
 void Shards::zero_grad() {

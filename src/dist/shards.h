@@ -43,6 +43,7 @@ class Shards {
  public:
   // Parameters and mesh outlive this. `rows`: the type for Reads::rows.
   Shards(Parameters& whole, Mesh& mesh, std::int64_t bucket_bytes, Masters masters, DType rows);
+  ~Shards();
   Shards(const Shards&) = delete;
   Shards& operator=(const Shards&) = delete;
 
@@ -56,7 +57,8 @@ class Shards {
   // Whether the bucket's sums go to their owners alone.
   bool is_scattered(const Bucket& bucket) const { return masters_ == Masters::own && bucket.group->size() > 1; }
 
-  // Gives all ranks what the owners' masters have become. Nothing to do with Masters::whole.
+  // Gives all ranks what the owners' masters have become. Where the group can, values travel on while the caller goes
+  // on, and are awaited when they are next read, bucket by bucket. Nothing to do with Masters::whole.
   void gather();
   void zero_grad();
 
@@ -70,6 +72,7 @@ class Shards {
   void fill(std::int64_t bucket_bytes, Mesh& mesh);
   void own_parts(Bucket& bucket);
   void scatter(const Bucket& bucket, DType rows);
+  void await_values();
 
   Parameters& whole_;
   Masters masters_;

@@ -66,7 +66,6 @@ StepMetrics Learner::update(std::int64_t step, const StepSums& sums) {
   StepMetrics metrics{.lr = learning_rate(config_.optim, step, config_.train.steps)};
   optimizer_.step(metrics.lr, norm.grad_scale_1);  // changes nothing where the norm is not finite
   shards_.zero_grad();
-  shards_.gather();
 
   // The device has its whole step; only now does the host wait for it.
   sums.reduce_into(metrics, *mesh_.tokens);
@@ -74,6 +73,7 @@ StepMetrics Learner::update(std::int64_t step, const StepSums& sums) {
   SY_REQUIRE(std::isfinite(metrics.loss) && std::isfinite(metrics.grad_norm), Fault::numeric, "step ", step + 1,
              ": the loss is ", metrics.loss, " and the gradient norm ", metrics.grad_norm,
              "; what was saved up to step ", step, " stands. A lower optim.lr or a longer warm-up often helps.");
+  shards_.gather();
   return metrics;
 }
 

@@ -264,5 +264,22 @@ TEST(Add, SumsBf16Gradients) {
   for (std::int64_t i = 0; i < 64; ++i) EXPECT_EQ(test::at(x.grad(), i), 2 * test::at(dy, i));
 }
 
+TEST(Variable, WaitsForAValueOnItsWayOnceAndMakesTheComputeCopyAnew) {
+  Variable w(test::random({4, 4}, 1), true);
+  const Tensor one = cast(floats({1, 4}, {1, 0, 0, 0}), DType::bf16);
+  const auto first = [&] { return test::at(linear(Variable(one), w).value(), 0); };
+  EXPECT_EQ(first(), static_cast<float>(bf16(test::at(w.value(), 0))));
+  int waited = 0;
+  Tensor value = w.value();
+  w.arrives([&waited, value]() mutable {
+    ++waited;
+    value.data<float>()[0] = 3;
+  });
+  EXPECT_EQ(waited, 0);
+  EXPECT_EQ(first(), 3);
+  EXPECT_EQ(first(), 3);
+  EXPECT_EQ(waited, 1);
+}
+
 }  // namespace
 }  // namespace switchyard

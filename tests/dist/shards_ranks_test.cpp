@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <cstring>
 
 #include "dist/gradients.h"
@@ -135,6 +136,66 @@ TEST(Shards, GradientsArriveAtTheirOwners) {
     }
     for (const Parameter& p : sharded) EXPECT_EQ(bool(p.variable.grad()), holders_of(p, mesh).size() == 1) << p.name;
   });
+}
+
+// The first of two ranks that hold the same. What it gathers comes when it is awaited.
+class LateGroup final : public ProcessGroup {
+ public:
+  explicit LateGroup(int& awaited) : awaited_(awaited) {}
+  int rank() const override { return 0; }
+  int size() const override { return 2; }
+  void barrier() override {}
+  [[noreturn]] void abort(int) override { std::abort(); }
+
+ private:
+  void do_all_reduce(Tensor&, Reduce) override {}
+  void do_broadcast(Tensor&, int) override {}
+  void do_all_gather(Tensor& out, const Tensor& in) override {
+    for (int r = 0; r < 2; ++r)
+      std::memcpy(out.bytes() + r * std::ptrdiff_t(in.size_in_bytes()), in.bytes(), in.size_in_bytes());
+  }
+  Wait do_start_all_gather(Tensor& out, const Tensor& in) override {
+    return [this, out, in]() mutable {
+      do_all_gather(out, in);
+      ++awaited_;
+    };
+  }
+  void do_reduce_scatter(Tensor&, const Tensor&) override {}
+  void do_all_to_all(Tensor&, std::span<const int>, const Tensor&, std::span<const int>) override {}
+  std::unique_ptr<ProcessGroup> do_split(int) override { return make_self_group(); }
+
+  int& awaited_;
+};
+
+TEST(Shards, ValuesAreAwaitedWhereTheyAreReadAndAtTheEnd) {
+  const auto self = make_self_group();
+  Mesh mesh({}, *self);
+  int awaited = 0;
+  mesh.tokens = std::make_unique<LateGroup>(awaited);
+  Parameters parameters;
+  for (const char* name : {"a", "b", "c"})
+    parameters.push_back({.name = name,
+                          .variable = Variable(random({32}, 1), true),
+                          .global_shape = {32},
+                          .boxes = {{{}, {32}}},
+                          .replicas = Replicas::tokens});
+  {
+    Shards shards(parameters, mesh, 0, Masters::own, DType::f32);
+    for (Parameter& own : shards.masters()) own.variable.value().data<float>()[3] = 7;
+    shards.gather();
+    EXPECT_EQ(awaited, 0);
+    EXPECT_EQ(test::at(parameters[1].variable.value(), 3 + 16), 7) << "the other rank has the same";
+    EXPECT_EQ(awaited, 1);
+    EXPECT_EQ(test::at(parameters[1].variable.value(), 3), 7);
+    EXPECT_EQ(awaited, 1);
+    shards.masters()[0].variable.value().data<float>()[3] = 8;  // of c, whose values are on their way
+    EXPECT_EQ(awaited, 2);
+    shards.gather();
+    EXPECT_EQ(awaited, 3) << "a came, too, before its next values left";
+    awaited = 0;
+  }
+  EXPECT_EQ(awaited, 3);
+  EXPECT_EQ(test::at(parameters[2].variable.value(), 3 + 16), 8);
 }
 
 }  // namespace

@@ -302,5 +302,28 @@ TEST_F(Nccl, TrainsAsOnTheCpu) {
   simt::set_gpu_count(1);
 }
 
+// Compute copies that are the gathered values themselves; sums in rank order, of values as they come from the device.
+TEST_F(Nccl, ASharedOutOptimizerTrainsToTheSameBitsThroughHostMemory) {
+  simt::set_gpu_count(1);
+  run_ranks(2, [&](ProcessGroup& world) {
+    const test::RunDir dir("nccl-sharded", world);
+    const auto train = [&](bool sharded) {
+      Config config = dir.config(2, 1, Precision::bf16);
+      config.run.device = DeviceChoice::cuda;
+      config.parallel.shard_optimizer = sharded;
+      config.train.micro_batch = 2;
+      config.optim.clip = 0.1;
+      Learner learner(config, world);
+      std::vector<double> told;
+      for (int step = 0; step < 3; ++step) {
+        const StepMetrics m = learner.step(step);
+        told.insert(told.end(), {m.loss, m.balance_loss, m.z_loss, m.grad_norm});
+      }
+      return told;
+    };
+    EXPECT_EQ(train(true), train(false));
+  });
+}
+
 }  // namespace
 }  // namespace switchyard
