@@ -26,7 +26,8 @@ int eval(const Options& options, ProcessGroup& world) {
 
   for (const DataSource& source : sources) {
     const EvalLoader data(std::span(&source, 1), r.config.train.seq_len, r.config.model.vocab_size);
-    const Evaluation e = evaluate(*r.model, data, 8, r.config.train.seq_len, *r.mesh);
+    Pipeline pipeline(*r.model, *r.mesh);
+    const Evaluation e = evaluate(pipeline, data, 8, r.config.train.seq_len, *r.mesh);
     say(world, fmt::format("{}: {:.4f} nats a token, perplexity {:.3f}, {} tokens (step {})", source.path, e.loss,
                            std::exp(e.loss), e.targets, r.state.step));
   }

@@ -36,6 +36,7 @@ struct Row {
 Json to_json(const Row& row) {
   Json json{{"ranks", row.ranks},
             {"data", row.parallel.data},
+            {"pipeline", row.parallel.pipeline},
             {"tensor", row.parallel.tensor},
             {"expert", row.parallel.expert},
             {"expert_tensor", row.parallel.expert_tensor},
@@ -51,13 +52,14 @@ Json to_json(const Row& row) {
 }
 
 void print_head() {
-  fmt::print("{:>5} {:>5} {:>7} {:>7} {:>14} {:>8} {:>10} {:>10} {:>11} {:>9}\n", "ranks", "data", "tensor", "expert",
-             "expert_tensor", "sharded", "loss", "gradient", "parameters", "routing");
+  fmt::print("{:>5} {:>8} {:>5} {:>7} {:>7} {:>14} {:>8} {:>10} {:>10} {:>11} {:>9}\n", "ranks", "pipeline", "data",
+             "tensor", "expert", "expert_tensor", "sharded", "loss", "gradient", "parameters", "routing");
 }
 
 void print(const Row& row) {
-  fmt::print("{:>5} {:>5} {:>7} {:>7} {:>14} {:>8} ", row.ranks, row.parallel.data, row.parallel.tensor,
-             row.parallel.expert, row.parallel.expert_tensor, row.parallel.shard_optimizer ? "yes" : "no");
+  fmt::print("{:>5} {:>8} {:>5} {:>7} {:>7} {:>14} {:>8} ", row.ranks, row.parallel.pipeline, row.parallel.data,
+             row.parallel.tensor, row.parallel.expert, row.parallel.expert_tensor,
+             row.parallel.shard_optimizer ? "yes" : "no");
   const LayoutDifference& d = row.difference;
   if (row.error.empty())
     fmt::print("{:>10.1e} {:>10.1e} {:>11.1e} {:>9.1e}{}\n", d.loss, d.gradient, d.parameters, d.routing,

@@ -21,6 +21,8 @@ Variable grouped_linear(const Variable& x, const Variable& w, Tensor offsets, st
 Variable add(const Variable& a, const Variable& b);
 // times.cpp: x * factor
 Variable times(const Variable& x, float factor);
+// with_loss.cpp: x, whose backward also goes through loss_1, with a gradient of 1
+Variable with_loss(const Variable& x, const Variable& loss_1);
 // rms_norm.cpp: x (R, D), w (D)
 Variable rms_norm(const Variable& x, const Variable& w, float eps);
 // add(a, b) and the norm of it, in one pass over the rows each way

@@ -10,8 +10,9 @@ namespace switchyard {
 
 // Which ranks hold the same slice of a parameter, and so sum its gradient: of what tensor parallelism cuts, those that
 // read different samples; of what it leaves whole, all that see different tokens; those with copies of the same
-// experts. None: a slice that this rank alone holds.
-enum class Replicas { data, tokens, expert_data, none };
+// experts; of the table that the first and the last stage of a pipeline share, their ranks that hold the same words.
+// None: a slice that this rank alone holds.
+enum class Replicas { data, tokens, expert_data, ends, none };
 // What forward reads: the f32 value, or that rounded to the type of activations and products.
 enum class Reads { f32, rows };
 enum class Decay : bool { no, yes };

@@ -35,7 +35,8 @@ void GradientBuckets::arm() {
   SY_CHECK(next_ == 0 && journeys_.empty(), "gradients: armed again before finish()");
   is_complete_.assign(is_complete_.size(), false);
   missing_.clear();
-  for (const Bucket& bucket : shards_.buckets()) missing_.push_back(bucket.places.size());
+  for (const Bucket& bucket : shards_.buckets())
+    missing_.push_back(bucket.places.size() + (bucket.spans_stages ? 1 : 0));  // what spans stages awaits finish()
   for (std::size_t p = 0; p < shards_.whole().size(); ++p)
     shards_.whole()[p].variable.on_grad([this, p](Variable&) { complete(p); });
 }

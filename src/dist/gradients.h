@@ -7,7 +7,8 @@
 namespace switchyard {
 
 // Sums the gradients of replicated parameters over the ranks that hold them (Replicas): over the data group what tensor
-// parallelism cuts, over the tokens group what it leaves whole, experts over the expert-data group. Sums, never
+// parallelism cuts, over the tokens group what it leaves whole, experts over the expert-data group, a table that the
+// first and the last stage share over these. Sums, never
 // averages: the loss is already divided by the tokens of the global batch. A parameter without a gradient on this rank
 // counts as zeros, as its peers wait for it. Where shards keep all masters every rank gets every sum; where they keep
 // their own, each rank gets the sums of what it owns, and lets go of all the others.
@@ -15,7 +16,8 @@ namespace switchyard {
 // Gradients travel in the buckets of the shards; the sum of an element depends neither on its bucket nor on who gets
 // it. A bucket leaves as soon as it is full, while backward goes on, but always after the one before it, so that every
 // rank sends the same buckets in the same order. Backward meets the same parameters in the same order on every rank,
-// whatever the data, and so buckets also keep their places among the other collectives of backward.
+// whatever the data, and so buckets also keep their places among the other collectives of backward. What stages share
+// leaves in finish(): within backward one stage would wait for another that waits for it.
 class GradientBuckets {
  public:
   explicit GradientBuckets(Shards& shards);  // which outlive this

@@ -10,6 +10,7 @@ namespace switchyard {
 
 std::ostream& operator<<(std::ostream& out, Axis axis) {
   switch (axis) {
+    case Axis::pp: return out << "pp";
     case Axis::dp: return out << "dp";
     case Axis::tp: return out << "tp";
     case Axis::edp: return out << "edp";
@@ -84,28 +85,34 @@ ParallelConfig resolve(ParallelConfig config, int world_size) {
     SY_REQUIRE(value >= 1 && whole % value == 0, Fault::usage, "parallel.", key, " = ", value, " does not divide ", of,
                "; ", nearest_divisors(whole, value));
   };
-  fits("tensor", config.tensor, text("the run's ", ranks(world_size)), world_size);
-  const int data = world_size / config.tensor;
+  const std::string whole = text("the run's ", ranks(world_size));
+  fits("pipeline", config.pipeline, whole, world_size);
+  const int stage = world_size / config.pipeline;  // its ranks
+  fits("tensor", config.tensor, config.pipeline > 1 ? text("a stage's ", ranks(stage)) : whole, stage);
+  const int data = stage / config.tensor;
   if (config.data == 0) config.data = data;
   SY_REQUIRE(config.data == data, Fault::usage, "parallel.data = ", config.data,
+             config.pipeline > 1 ? text(" with parallel.pipeline = ", config.pipeline) : "",
              config.tensor > 1 ? text(" with parallel.tensor = ", config.tensor) : "", " does not fit ",
              ranks(world_size), "; ", data, " does, or 0 for all of them");
-  fits("expert_tensor", config.expert_tensor, text("data x tensor = ", world_size), world_size);
-  const int places = world_size / config.expert_tensor;
+  fits("expert_tensor", config.expert_tensor, text("data x tensor = ", stage), stage);
+  const int places = stage / config.expert_tensor;
   fits("expert", config.expert,
-       config.expert_tensor > 1 ? text("data x tensor / expert_tensor = ", places)
-                                : text("data x tensor = ", world_size),
+       config.expert_tensor > 1 ? text("data x tensor / expert_tensor = ", places) : text("data x tensor = ", stage),
        places);
   return config;
 }
 
 Grid expert_view(const ParallelConfig& resolved) {
   const int ranks = resolved.data * resolved.tensor, copies = ranks / (resolved.expert * resolved.expert_tensor);
-  return Grid({{Axis::edp, copies}, {Axis::ep, resolved.expert}, {Axis::etp, resolved.expert_tensor}});
+  return Grid({{Axis::pp, resolved.pipeline},
+               {Axis::edp, copies},
+               {Axis::ep, resolved.expert},
+               {Axis::etp, resolved.expert_tensor}});
 }
 
 Grid dense_view(const ParallelConfig& resolved) {
-  return Grid({{Axis::dp, resolved.data}, {Axis::tp, resolved.tensor}});
+  return Grid({{Axis::pp, resolved.pipeline}, {Axis::dp, resolved.data}, {Axis::tp, resolved.tensor}});
 }
 
 }  // namespace
@@ -114,8 +121,9 @@ Layout::Layout(const ParallelConfig& config, int world_size)
     : dense(dense_view(resolve(config, world_size))), expert(expert_view(resolve(config, world_size))) {}
 
 std::string describe(const Layout& layout) {
-  return text("data ", layout.dense.extent(Axis::dp), ", tensor ", layout.dense.extent(Axis::tp), ", expert ",
-              layout.expert.extent(Axis::ep), ", expert_tensor ", layout.expert.extent(Axis::etp));
+  return text("pipeline ", layout.dense.extent(Axis::pp), ", data ", layout.dense.extent(Axis::dp), ", tensor ",
+              layout.dense.extent(Axis::tp), ", expert ", layout.expert.extent(Axis::ep), ", expert_tensor ",
+              layout.expert.extent(Axis::etp));
 }
 
 }  // namespace switchyard

@@ -8,8 +8,8 @@
 
 namespace switchyard {
 
-// Data and tensor; expert data, expert and expert tensor.
-enum class Axis { dp, tp, edp, ep, etp };
+// Pipeline, data and tensor; expert data, expert and expert tensor.
+enum class Axis { pp, dp, tp, edp, ep, etp };
 
 std::ostream& operator<<(std::ostream& out, Axis axis);
 
@@ -34,11 +34,13 @@ class Grid {
   std::vector<Extent> extents_;
 };
 
-// How ranks share the work. data x tensor ranks make the world. Dense layers are cut over `tensor` neighbouring ranks,
-// which read the same samples. The experts of a layer are spread over `expert` times `expert_tensor` neighbouring
-// ranks, each cut over `expert_tensor` of them; further ranks hold copies of the same experts.
+// How ranks share the work. The blocks are cut into `pipeline` stages of data x tensor neighbouring ranks each. In a
+// stage dense layers are cut over `tensor` neighbouring ranks, which read the same samples. The experts of a layer are
+// spread over `expert` times `expert_tensor` neighbouring ranks, each cut over `expert_tensor` of them; further ranks
+// of the stage hold copies of the same experts.
 struct ParallelConfig {
   int data = 0;  // 0: as many as there are ranks for
+  int pipeline = 1;
   int tensor = 1;
   int expert = 1;
   int expert_tensor = 1;
@@ -48,7 +50,10 @@ struct ParallelConfig {
 
   template <class V>
   void describe(V& v) {
-    v.field("data", data, "ranks that read different samples; 0 means all ranks / tensor").between(0, 1 << 24);
+    v.field("data", data, "ranks that read different samples; 0 means all ranks / (pipeline x tensor)")
+        .between(0, 1 << 24);
+    v.field("pipeline", pipeline, "stages that the blocks are cut into, which work on micro-batches in turn (1F1B)")
+        .between(1, 4096);
     v.field("tensor", tensor, "ranks that each dense layer is cut over (Megatron, with sequence parallelism)")
         .between(1, 1 << 24);
     v.field("expert", expert, "ranks that the experts of a layer are spread over; divides data x tensor")
@@ -66,13 +71,13 @@ struct ParallelConfig {
   }
 };
 
-// Two views of the same ranks: dense layers see (dp, tp), experts see (edp, ep, etp). Refuses a world that does not fit
-// with Error (Fault::usage) and says which would.
+// Two views of the same ranks: dense layers see (pp, dp, tp), experts see (pp, edp, ep, etp). Refuses a world that does
+// not fit with Error (Fault::usage) and says which would.
 struct Layout {
   Grid dense, expert;
   Layout(const ParallelConfig& config, int world_size);
 };
-// "data 4, tensor 1, expert 2, expert_tensor 1", as the configuration names them.
+// "pipeline 1, data 4, tensor 1, expert 2, expert_tensor 1", as the configuration names them.
 std::string describe(const Layout& layout);
 
 }  // namespace switchyard

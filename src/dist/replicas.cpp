@@ -67,7 +67,8 @@ void require_same_replicas(const Parameters& parameters, std::int64_t step, Mesh
   require_agreement({{"step", text(step)}}, *mesh.world);
   const std::string mine = differences(parameters, Replicas::data, mesh, *mesh.data) +
                            differences(parameters, Replicas::tokens, mesh, *mesh.tokens) +
-                           differences(parameters, Replicas::expert_data, mesh, *mesh.expert_data);
+                           differences(parameters, Replicas::expert_data, mesh, *mesh.expert_data) +
+                           differences(parameters, Replicas::ends, mesh, *mesh.ends);
   const std::int32_t differs = !mine.empty();
   Tensor any = Tensor::of<std::int32_t>({&differs, 1}, {1}, Device{});
   mesh.world->all_reduce(any, Reduce::max);

@@ -15,6 +15,7 @@ ProcessGroup& holders_of(Replicas replicas, Mesh& mesh) {
     case Replicas::data: return *mesh.data;
     case Replicas::tokens: return *mesh.tokens;
     case Replicas::expert_data: return *mesh.expert_data;
+    case Replicas::ends: return *mesh.ends;
     case Replicas::none: break;
   }
   throw Error("shards of what only one rank holds");
@@ -47,12 +48,14 @@ Shards::~Shards() {
 // One bucket is open of each kind; it takes its place in the order when it is closed.
 void Shards::fill(std::int64_t bucket_bytes, Mesh& mesh) {
   std::vector<Bucket> open;
-  for (const Replicas replicas : {Replicas::data, Replicas::tokens, Replicas::expert_data})
+  for (const Replicas replicas : {Replicas::data, Replicas::tokens, Replicas::expert_data, Replicas::ends})
     for (const Reads reads : {Reads::f32, Reads::rows})
-      open.push_back({.group = &holders_of(replicas, mesh), .reads = reads});
+      open.push_back(
+          {.group = &holders_of(replicas, mesh), .reads = reads, .spans_stages = replicas == Replicas::ends});
   const auto close = [&](Bucket& bucket) {
     if (!bucket.places.empty())
-      buckets_.push_back(std::exchange(bucket, {.group = bucket.group, .reads = bucket.reads}));
+      buckets_.push_back(
+          std::exchange(bucket, {.group = bucket.group, .reads = bucket.reads, .spans_stages = bucket.spans_stages}));
   };
   for (std::size_t p = whole_.size(); p-- > 0;) {
     Bucket& bucket = open[2 * static_cast<std::size_t>(whole_[p].replicas) + static_cast<std::size_t>(whole_[p].reads)];
@@ -64,6 +67,7 @@ void Shards::fill(std::int64_t bucket_bytes, Mesh& mesh) {
     bucket.places.push_back({.parameter = p, .begin = begin, .end = begin + numel});
   }
   for (Bucket& bucket : open) close(bucket);
+  std::ranges::stable_partition(buckets_, [](const Bucket& bucket) { return !bucket.spans_stages; });
 }
 
 void Shards::own_parts(Bucket& bucket) {

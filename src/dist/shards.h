@@ -21,6 +21,8 @@ struct Bucket {
 
   ProcessGroup* group;
   Reads reads;
+  // Its ranks work at different times: it leaves last, when the whole step's backward is done.
+  bool spans_stages;
   std::vector<Place> places{};
   std::vector<Part> parts{};  // none in a group of one, whose rank owns the parameter itself
 

@@ -6,11 +6,15 @@
 namespace switchyard {
 
 std::vector<GroupTraffic> traffic_of(const Mesh& mesh) {
-  const std::pair<const char*, const ProcessGroup*> groups[] = {{"data", mesh.data.get()},
+  const std::pair<const char*, const ProcessGroup*> groups[] = {{"world", mesh.world},
+                                                                {"data", mesh.data.get()},
                                                                 {"tensor", mesh.tensor.get()},
                                                                 {"tokens", mesh.tokens.get()},
                                                                 {"experts", mesh.experts.get()},
-                                                                {"expert_data", mesh.expert_data.get()}};
+                                                                {"expert_data", mesh.expert_data.get()},
+                                                                {"previous", mesh.previous.get()},
+                                                                {"next", mesh.next.get()},
+                                                                {"ends", mesh.ends.get()}};
   std::vector<GroupTraffic> rows;
   for (const auto& [name, group] : groups)
     for (std::size_t i = 0; i < kCollectives; ++i)

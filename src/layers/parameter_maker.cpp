@@ -86,12 +86,12 @@ Variable ParameterMaker::ones(std::string name, Shape shape) {
 }
 
 Variable ParameterMaker::part(std::string name, Shape whole, std::vector<Box> boxes, Shape local, Init init,
-                              Decay decay) {
+                              Decay decay, Replicas replicas) {
   Parameter p{.name = std::move(name),
               .variable = {},
               .global_shape = whole,
               .boxes = merged(boxes),
-              .replicas = Replicas::data,
+              .replicas = replicas,
               .reads = Reads::rows,
               .decay = decay};
   const Tensor host = normal(p, local, init);

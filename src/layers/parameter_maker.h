@@ -23,8 +23,8 @@ class ParameterMaker {
   Variable ones(std::string name, Shape shape);
   // This rank's part of a matrix that tensor parallelism cuts, and of a stack of experts: `boxes` of the logical
   // tensor, one after the other, seen as `local`. Read in the type of rows.
-  Variable part(std::string name, Shape whole, std::vector<Box> boxes, Shape local, Init init,
-                Decay decay = Decay::yes);
+  Variable part(std::string name, Shape whole, std::vector<Box> boxes, Shape local, Init init, Decay decay = Decay::yes,
+                Replicas replicas = Replicas::data);
   Variable experts(std::string name, Shape whole, std::vector<Box> boxes, Shape local, Init init);
 
   Parameters take() { return std::move(parameters_); }

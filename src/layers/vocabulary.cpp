@@ -72,9 +72,10 @@ Vocabulary::Vocabulary(std::int64_t words, ProcessGroup& tensor)
   SY_CHECK(words >= tensor.size(), "a vocabulary of ", words, " words for ", tensor.size(), " ranks");
 }
 
-Variable Vocabulary::table(const std::string& name, std::int64_t d_model, Init init, ParameterMaker& make) const {
+Variable Vocabulary::table(const std::string& name, std::int64_t d_model, Init init, ParameterMaker& make,
+                           Replicas replicas) const {
   const Box whole{{}, {words_, d_model}}, part = cut(whole, 0, begin_, end_);
-  return make.part(name, whole.shape, {part}, part.shape, init, Decay::no);
+  return make.part(name, whole.shape, {part}, part.shape, init, Decay::no, replicas);
 }
 
 Tensor Vocabulary::mine(const Tensor& word_T) const {

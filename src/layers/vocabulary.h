@@ -14,7 +14,8 @@ class Vocabulary {
   Vocabulary(std::int64_t words, ProcessGroup& tensor);
 
   // This rank's rows of the table, made and drawn as a part of the whole.
-  Variable table(const std::string& name, std::int64_t d_model, Init init, ParameterMaker& make) const;
+  Variable table(const std::string& name, std::int64_t d_model, Init init, ParameterMaker& make,
+                 Replicas replicas = Replicas::data) const;
 
   // word_T: i32 (T), in host memory, of all the group's tokens -> this rank's T / ranks rows (D) of the table, as
   // `dtype`

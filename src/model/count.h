@@ -13,6 +13,9 @@ struct ModelCount {
   double flops_per_token = 0;          // model FLOPs of forward and backward
 };
 
+// The same of one block, MoE or dense, without the table.
+ModelCount count_block(const ModelConfig& model, const MoeConfig& moe, bool is_moe, std::int64_t seq_len);
+
 // FLOPs a token, forward and backward, = 6 N + 6 L S A, with N the active weights of products (no norms; the embedding
 // table counts once, as the head), L blocks, S tokens of a sequence and A = n_heads head_dim: causal attention does
 // half of the S x S products, 2 of them forward (4 S A / 2) and twice that backward. Recomputation, padding and

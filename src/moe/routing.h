@@ -15,6 +15,9 @@ struct RoutingStats {
   Tensor z_1;        // f32: likewise of the z-loss
   Tensor entropy_1;  // f32: of p, nats, summed over tokens
   std::int64_t tokens = 0, choices = 0;
+
+  // Of no tokens.
+  static RoutingStats none(std::int64_t experts, Device device);
 };
 
 // Where each token goes and with what weight.

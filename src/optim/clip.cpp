@@ -15,7 +15,7 @@ GradientNorm gradient_norm(const Parameters& own, Device device, Mesh& mesh, dou
   GradientNorm result{.squares_1 = Tensor::empty({1}, DType::f32, device),
                       .grad_scale_1 = Tensor::empty({1}, DType::f32, device)};
   kernels(device).sum_squares(result.squares_1, gradients);
-  mesh.tokens->all_reduce(result.squares_1, Reduce::sum);
+  mesh.world->all_reduce(result.squares_1, Reduce::sum);
   kernels(device).clip_factor(result.grad_scale_1, result.squares_1, static_cast<float>(clip));
   return result;
 }

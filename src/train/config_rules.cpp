@@ -96,6 +96,11 @@ void check_tensor(const Config& c, Rules& rules) {
                 " words is too small for ", ranks, " ranks");
 }
 
+void check_pipeline(const Config& c, Rules& rules) {
+  rules.require(c.parallel.pipeline <= c.model.n_layers, {"parallel.pipeline", "model.n_layers"}, c.parallel.pipeline,
+                " stages for ", c.model.n_layers, " blocks, of which each wants one; nearest: ", c.model.n_layers);
+}
+
 void check_experts(const Config& c, Rules& rules) {
   const MoeConfig& moe = c.moe;
   const std::int64_t ranks = c.parallel.expert, parts = c.parallel.expert_tensor;
@@ -150,15 +155,16 @@ void check_batches(const TrainConfig& train, std::int64_t data, Rules& rules) {
                 "; nearest: ", nearest_divisors(share, train.micro_batch));
 }
 
-// Sets of experts, expert x expert_tensor ranks each, fill the ranks that there are.
-void check_expert_ranks(const ParallelConfig& p, std::int64_t ranks, const char* unit, Rules& rules) {
+// Sets of experts, expert x expert_tensor ranks each, fill the ranks that a stage has.
+void check_expert_ranks(const ParallelConfig& p, std::int64_t ranks, const std::string& whose, const char* unit,
+                        Rules& rules) {
   const std::int64_t set = std::int64_t{p.expert} * p.expert_tensor;
   std::vector<std::string> keys{"parallel.expert"};
   if (p.expert_tensor > 1) keys.emplace_back("parallel.expert_tensor");
   if (*unit) keys.emplace_back("parallel.data");
   rules.require(ranks % set == 0, keys, set,
                 p.expert_tensor > 1 ? " ranks of experts (expert x expert_tensor)" : " expert ranks", " do not divide ",
-                *unit ? "" : "the run's ", ranks, unit, "; nearest: ", nearest_divisors(ranks, set));
+                whose, ranks, unit, "; nearest: ", nearest_divisors(ranks, set));
 }
 
 void check_sources(const std::vector<DataSource>& sources, const std::string& key, Rules& rules) {
@@ -184,12 +190,13 @@ std::vector<Violation> violations(const Config& c) {
   Rules rules;
   rules.require(!c.run.dir.empty(), {"run.dir"}, "wanted a folder, came an empty text");
   check_model(c, rules);
+  check_pipeline(c, rules);
   check_experts(c, rules);
   check_sources(c.data.train, "data.train", rules);
   check_sources(c.data.valid, "data.valid", rules);
   if (c.model.d_model % c.model.n_heads == 0 || c.model.head_dim > 0) check_tensor(c, rules);
   if (c.parallel.data > 0)
-    check_expert_ranks(c.parallel, std::int64_t{c.parallel.data} * c.parallel.tensor,
+    check_expert_ranks(c.parallel, std::int64_t{c.parallel.data} * c.parallel.tensor, "",
                        c.parallel.tensor == 1 ? " data ranks" : " data x tensor ranks", rules);
   check_batches(c.train, c.parallel.data, rules);
   return std::move(rules).broken();
@@ -198,12 +205,17 @@ std::vector<Violation> violations(const Config& c) {
 void check_layout(const Config& c, int world_size) {
   Rules rules;
   const ParallelConfig& p = c.parallel;
-  rules.require(world_size % p.tensor == 0, {"parallel.tensor"}, p.tensor, " tensor ranks do not divide the run's ",
-                world_size, "; nearest: ", nearest_divisors(world_size, p.tensor));
-  const int data = world_size / p.tensor;
-  rules.require(p.data == 0 || p.data * p.tensor == world_size, {"parallel.data"}, "wanted ", p.data * p.tensor,
-                " ranks, but the run has ", world_size, "; set it to ", data, ", or to 0 for all of them");
-  check_expert_ranks(p, world_size, "", rules);
+  rules.require(world_size % p.pipeline == 0, {"parallel.pipeline"}, p.pipeline, " stages do not divide the run's ",
+                world_size, "; nearest: ", nearest_divisors(world_size, p.pipeline));
+  const int stage = std::max(world_size / p.pipeline, 1);  // its ranks
+  const std::string whole = p.pipeline > 1 ? "a stage's " : "the run's ";
+  rules.require(stage % p.tensor == 0, {"parallel.tensor"}, p.tensor, " tensor ranks do not divide ", whole, stage,
+                "; nearest: ", nearest_divisors(stage, p.tensor));
+  const int data = stage / p.tensor;
+  const std::int64_t wanted = std::int64_t{p.pipeline} * p.data * p.tensor;
+  rules.require(p.data == 0 || wanted == world_size, {"parallel.data"}, "wanted ", wanted, " ranks, but the run has ",
+                world_size, "; set it to ", data, ", or to 0 for all of them");
+  check_expert_ranks(p, stage, whole, "", rules);
   check_batches(c.train, std::max(data, 1), rules);
   if (const std::vector<Violation> broken = std::move(rules).broken(); !broken.empty()) refuse(broken);
 }
@@ -222,6 +234,13 @@ std::vector<std::string> warnings(const Config& c) {
   else if (schedule.kind != ScheduleKind::constant && schedule.decay_steps > c.train.steps - schedule.warmup_steps)
     lines.push_back(
         text("optim.schedule.decay_steps: the run ends before its decay of ", schedule.decay_steps, " steps does"));
+  const std::int64_t parts = c.parallel.data > 0 && c.train.micro_batch > 0
+                                 ? c.train.global_batch / (c.parallel.data * c.train.micro_batch)
+                                 : 0;
+  if (c.parallel.pipeline > 1 && (c.train.micro_batch == 0 || (parts > 0 && parts < c.parallel.pipeline)))
+    lines.push_back(text("train.micro_batch: a step of ", std::max<std::int64_t>(parts, 1),
+                         " micro-batches keeps most of ", c.parallel.pipeline,
+                         " pipeline stages waiting; make it smaller"));
   if (c.moe.experts > 0 && std::ranges::count(moe_blocks(c.moe, c.model.n_layers), true) == 0)
     lines.push_back(text("moe.every: none of the ", c.model.n_layers, " blocks is MoE, so the model is dense"));
   if (c.moe.experts == 0 && !c.moe.layers.empty())
@@ -232,7 +251,7 @@ std::vector<std::string> warnings(const Config& c) {
 Config resolved(Config c, int world_size) {
   c.model = resolved(c.model);
   c.moe = resolved(c.moe, c.model, c.train.seq_len);
-  if (c.parallel.data == 0) c.parallel.data = world_size / c.parallel.tensor;
+  if (c.parallel.data == 0) c.parallel.data = world_size / (c.parallel.pipeline * c.parallel.tensor);
   if (c.train.micro_batch == 0 && c.parallel.data > 0) c.train.micro_batch = c.train.global_batch / c.parallel.data;
   return c;
 }

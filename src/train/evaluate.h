@@ -1,7 +1,7 @@
 #pragma once
 
 #include "data/eval_loader.h"
-#include "model/transformer.h"
+#include "model/pipeline.h"
 
 namespace switchyard {
 
@@ -12,7 +12,7 @@ struct Evaluation {
 
 // Over all samples, `chunk` of them a rank at a time. Every rank calls; all get the same numbers, which do not depend
 // on how many ranks there are beyond rounding.
-Evaluation evaluate(const Transformer& model, const EvalLoader& data, std::int64_t chunk, std::int64_t seq_len,
+Evaluation evaluate(Pipeline& model, const EvalLoader& data, std::int64_t chunk, std::int64_t seq_len,
                     const Mesh& mesh);
 
 }  // namespace switchyard

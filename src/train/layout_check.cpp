@@ -13,7 +13,7 @@ namespace {
 Config laid_out(Config config, const ParallelConfig& parallel, int ranks, std::int64_t micro_batches) {
   config.run.precision = Precision::fp32;
   config.parallel = parallel;
-  const int data = ranks / parallel.tensor;
+  const int data = ranks / (parallel.pipeline * parallel.tensor);
   SY_REQUIRE(config.train.global_batch % (data * micro_batches) == 0, Fault::usage, config.train.global_batch,
              " samples do not divide over ", data, " data ranks in ", micro_batches, " parts");
   config.train.micro_batch = config.train.global_batch / data / micro_batches;
@@ -107,17 +107,23 @@ double routing_difference(const StepMetrics& a, const StepMetrics& b) {
 
 std::vector<ParallelConfig> legal_layouts(const Config& config, int ranks, std::int64_t micro_batches) {
   std::vector<ParallelConfig> layouts;
-  for (int tensor = 1; tensor <= ranks; ++tensor)
-    for (int expert = 1; expert <= ranks; ++expert)
-      for (int expert_tensor = 1; expert * expert_tensor <= ranks; ++expert_tensor) {
-        if (ranks % tensor != 0 || ranks % (expert * expert_tensor) != 0) continue;
-        ParallelConfig parallel{
-            .data = ranks / tensor, .tensor = tensor, .expert = expert, .expert_tensor = expert_tensor};
-        if (!is_legal(config, parallel, ranks, micro_batches)) continue;
-        layouts.push_back(parallel);
-        parallel.shard_optimizer = true;
-        if (ranks > 1) layouts.push_back(parallel);
-      }
+  for (int pipeline = 1; pipeline <= ranks; ++pipeline) {
+    const int stage = ranks / pipeline;
+    for (int tensor = 1; tensor <= stage; ++tensor)
+      for (int expert = 1; expert <= stage; ++expert)
+        for (int expert_tensor = 1; expert * expert_tensor <= stage; ++expert_tensor) {
+          if (ranks % pipeline != 0 || stage % tensor != 0 || stage % (expert * expert_tensor) != 0) continue;
+          ParallelConfig parallel{.data = stage / tensor,
+                                  .pipeline = pipeline,
+                                  .tensor = tensor,
+                                  .expert = expert,
+                                  .expert_tensor = expert_tensor};
+          if (!is_legal(config, parallel, ranks, micro_batches)) continue;
+          layouts.push_back(parallel);
+          parallel.shard_optimizer = true;
+          if (ranks > 1) layouts.push_back(parallel);
+        }
+  }
   return layouts;
 }
 

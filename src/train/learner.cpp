@@ -12,7 +12,6 @@ namespace switchyard {
 namespace {
 
 constexpr std::int64_t kBucketBytes = 8 << 20;
-constexpr float kOne = 1;
 
 std::unique_ptr<ProcessGroup> make_world(const Config& config, ProcessGroup& world, Device device) {
   auto device_world = make_device_world(world, device, config.parallel.timeout_s);
@@ -27,6 +26,7 @@ Learner::Learner(const Config& config, ProcessGroup& world)
       device_world_(make_world(config, world, device_)),
       mesh_(config.parallel, *device_world_),
       model_((share_cores(config.run.threads, world), make_model(config, device_, mesh_))),
+      pipeline_(model_, mesh_),
       shards_(model_.parameters(), mesh_, kBucketBytes, config.parallel.shard_optimizer ? Masters::own : Masters::whole,
               row_type(config.run.precision)),
       gradients_(shards_),
@@ -34,8 +34,7 @@ Learner::Learner(const Config& config, ProcessGroup& world)
       loader_(config.data.train, {.seq_len = config.train.seq_len,
                                   .global_batch = config.train.global_batch,
                                   .vocab_size = config.model.vocab_size,
-                                  .seed = config.run.seed}),
-      one_(Tensor::of(std::span<const float>(&kOne, 1), {1}, device_)) {}
+                                  .seed = config.run.seed}) {}
 
 // Micro-batch by micro-batch the data ranks take neighbouring parts, so that each is the same samples on every layout.
 StepSums Learner::backward(std::int64_t step) {
@@ -43,15 +42,17 @@ StepSums Learner::backward(std::int64_t step) {
   const float share = 1.0f / static_cast<float>(train.global_batch * train.seq_len);
   const std::int64_t part_samples = train.micro_batch * mesh_.data->size();
   StepSums sums;
-  for (std::int64_t part = 0; part < train.global_batch; part += part_samples) {
-    const Batch batch = loader_.batch(step, part + train.micro_batch * mesh_.data->rank(), train.micro_batch);
-    ModelResult result =
-        model_(batch.tokens_T, batch.targets_T,
-               {.batch = train.micro_batch, .seq = train.seq_len, .share = share, .recompute = train.recompute});
-    if (part + part_samples >= train.global_batch) gradients_.arm();
-    result.loss_1.backward(one_);
-    sums.add(result);
-  }
+  pipeline_.step(
+      {.micro_batches = train.global_batch / part_samples,
+       .batch = [&](std::int64_t i) -> MicroBatch {
+         const std::int64_t first = i * part_samples + train.micro_batch * mesh_.data->rank();
+         const Batch batch = loader_.batch(step, first, train.micro_batch);
+         return {batch.tokens_T,
+                 batch.targets_T,
+                 {.batch = train.micro_batch, .seq = train.seq_len, .share = share, .recompute = train.recompute}};
+       },
+       .forward = [&](const ModelResult& result) { sums.add(result); },
+       .last_backward = [&] { gradients_.arm(); }});
   gradients_.finish();
   return sums;
 }
@@ -68,7 +69,7 @@ StepMetrics Learner::update(std::int64_t step, const StepSums& sums) {
   shards_.zero_grad();
 
   // The device has its whole step; only now does the host wait for it.
-  sums.reduce_into(metrics, *mesh_.tokens);
+  sums.reduce_into(metrics, *mesh_.world);
   metrics.grad_norm = norm.norm();
   SY_REQUIRE(std::isfinite(metrics.loss) && std::isfinite(metrics.grad_norm), Fault::numeric, "step ", step + 1,
              ": the loss is ", metrics.loss, " and the gradient norm ", metrics.grad_norm,

@@ -4,7 +4,7 @@
 
 #include "data/loader.h"
 #include "dist/gradients.h"
-#include "model/transformer.h"
+#include "model/pipeline.h"
 #include "optim/adamw.h"
 #include "train/config.h"
 #include "train/metrics.h"
@@ -34,6 +34,7 @@ class Learner {
   Device device() const { return device_; }
   Mesh& mesh() { return mesh_; }
   Transformer& model() { return model_; }
+  Pipeline& pipeline() { return pipeline_; }
   // The f32 masters and, after backward(), the sums of their gradients: of all parameters that this rank holds, or of
   // its own parts of them.
   Parameters& masters() { return shards_.masters(); }
@@ -46,11 +47,11 @@ class Learner {
   std::unique_ptr<ProcessGroup> device_world_;
   Mesh mesh_;
   Transformer model_;
+  Pipeline pipeline_;
   Shards shards_;
   GradientBuckets gradients_;
   AdamW optimizer_;
   Loader loader_;
-  Tensor one_;  // what backward starts from
 };
 
 }  // namespace switchyard

@@ -53,7 +53,7 @@ void StepSums::add(const ModelResult& result) {
   stats_.push_back(result.stats);
 }
 
-void StepSums::reduce_into(StepMetrics& m, ProcessGroup& data) const {
+void StepSums::reduce_into(StepMetrics& m, ProcessGroup& world) const {
   std::vector<Tensor> floats = losses_, counts;
   for (const auto& blocks : stats_)
     for (const RoutingStats& block : blocks) {
@@ -87,7 +87,7 @@ void StepSums::reduce_into(StepMetrics& m, ProcessGroup& data) const {
     for (const std::int64_t kept : layer.kept) sums.push_back(static_cast<float>(kept));
   }
   Tensor all = Tensor::of(std::span<const float>(sums), {std::int64_t(sums.size())}, Device{});
-  data.all_reduce(all, Reduce::sum);
+  world.all_reduce(all, Reduce::sum);
 
   const float* next = all.data<float>();
   m.loss = *next++;

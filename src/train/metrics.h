@@ -35,7 +35,7 @@ class StepSums {
  public:
   void add(const ModelResult& result);
   // Fills loss, balance_loss, z_loss, drop_fraction, router_entropy and expert_load. One all-reduce; every rank calls.
-  void reduce_into(StepMetrics& metrics, ProcessGroup& data) const;
+  void reduce_into(StepMetrics& metrics, ProcessGroup& world) const;
 
  private:
   std::vector<Tensor> losses_;                    // by micro-batch

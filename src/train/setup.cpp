@@ -17,8 +17,8 @@ Device choose_device(DeviceChoice choice, ProcessGroup& world) {
   if (choice == DeviceChoice::cpu) return {};
   if (choice == DeviceChoice::cuda) kernels({DeviceType::cuda, 0});  // says so where the build has no backend
   const std::optional<Device> gpu = gpu_of_rank(world);
-  SY_REQUIRE(gpu || choice == DeviceChoice::automatic, Fault::usage,
-             "run.device = cuda, but ", host_name(), " has no CUDA GPU, or no driver for it; use cpu, or auto");
+  SY_REQUIRE(gpu || choice == DeviceChoice::automatic, Fault::usage, "run.device = cuda, but ", host_name(),
+             " has no CUDA GPU, or no driver for it; use cpu, or auto");
   return gpu.value_or(Device{});
 }
 
@@ -35,19 +35,26 @@ void share_cores(std::int64_t threads, ProcessGroup& world) {
   omp_set_num_threads(static_cast<int>(threads > 0 ? threads : std::max<std::int64_t>(1, CPU_COUNT(&cores) / sharing)));
 }
 
-void require_same_run(const std::string& configuration, const Parameters& parameters, ProcessGroup& world) {
+void require_same_run(const std::string& configuration, const Parameters& parameters, const Mesh& mesh) {
+  require_agreement({{"program", text(program_version(), " ", sha256_of_file("/proc/self/exe", Fault::internal))},
+                     {"configuration", configuration}},
+                    *mesh.world);
   std::string shapes;
   for (const Parameter& p : parameters) shapes += text(p.name, " ", p.global_shape, "\n");
-  require_agreement({{"program", text(program_version(), " ", sha256_of_file("/proc/self/exe", Fault::internal))},
-                     {"configuration", configuration},
-                     {"parameter shapes", shapes}},
-                    world);
+  require_agreement({{"parameter shapes", shapes}}, *mesh.tokens,
+                    mesh.layout.dense.peers(mesh.world->rank(), {Axis::dp, Axis::tp}));
 }
 
 DType row_type(Precision precision) { return precision == Precision::fp32 ? DType::f32 : DType::bf16; }
 
 Transformer make_model(const Config& config, Device device, Mesh& mesh) {
-  return {config.model, config.moe, row_type(config.run.precision), config.run.seed, device, mesh};
+  return {config.model,
+          config.moe,
+          row_type(config.run.precision),
+          config.run.seed,
+          device,
+          mesh,
+          cut_into_stages(config.model, config.moe, config.train.seq_len, mesh.stages())};
 }
 
 }  // namespace switchyard

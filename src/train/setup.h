@@ -17,8 +17,9 @@ Device choose_device(DeviceChoice choice, ProcessGroup& world);
 // the number by hand.
 void share_cores(std::int64_t threads, ProcessGroup& world);
 
-// Ends with the same Error (Fault::communication) on every rank where ranks differ in program, configuration or shapes.
-void require_same_run(const std::string& configuration, const Parameters& parameters, ProcessGroup& world);
+// Ends with the same Error (Fault::communication) on every rank where ranks differ in program or configuration, and on
+// those of a stage where they differ in the shapes of its parameters.
+void require_same_run(const std::string& configuration, const Parameters& parameters, const Mesh& mesh);
 
 // Type of activations and products.
 DType row_type(Precision precision);

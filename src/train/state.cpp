@@ -12,6 +12,7 @@ bool is_writer(std::size_t i, Replicas replicas, const Mesh& mesh) {
     case Replicas::data: return is_turn_of(*mesh.data);
     case Replicas::tokens: return is_turn_of(*mesh.tokens);
     case Replicas::expert_data: return is_turn_of(*mesh.expert_data);
+    case Replicas::ends: return mesh.ends->rank() == 0;  // which tensor is the i-th differs among its holders
     case Replicas::none: return true;
   }
   throw Error("unknown replicas");

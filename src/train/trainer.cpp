@@ -31,7 +31,8 @@ Trainer::Trainer(const Config& config, ProcessGroup& world, ProgressStyle progre
   if (!config.data.valid.empty())
     valid_.emplace(config.data.valid, config.train.seq_len, config.model.vocab_size,
                    config.train.eval_batches * config.train.global_batch);
-  require_same_run(text(write_config(config_), learner_.loader().fingerprint()), learner_.model().parameters(), world);
+  require_same_run(text(write_config(config_), learner_.loader().fingerprint()), learner_.model().parameters(),
+                   learner_.mesh());
   make_run_dir();
   const std::optional<Found> found = resume();
   SaverOptions saving{.dir = checkpoint_dir(config.run.dir), .keep = static_cast<int>(config.checkpoint.keep)};
@@ -93,7 +94,7 @@ StepMetrics Trainer::step() {
 }
 
 double Trainer::evaluate() {
-  return switchyard::evaluate(learner_.model(), *valid_, config_.train.micro_batch, config_.train.seq_len,
+  return switchyard::evaluate(learner_.pipeline(), *valid_, config_.train.micro_batch, config_.train.seq_len,
                               learner_.mesh())
       .loss;
 }

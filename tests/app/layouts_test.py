@@ -17,17 +17,18 @@ class Layouts(Scenario):
         self.assertDone(result)
         self.assertIn("expert_tensor", result.out.splitlines()[0])
         self.assertIn("all within rounding", result.out.splitlines()[-1])
-        self.assertEqual(len(result.out.splitlines()), 1 + 1 + 2 * 6 + 1)  # no layout of 3 ranks divides 16 samples
+        self.assertEqual(len(result.out.splitlines()), 1 + 1 + 2 * 7 + 1)  # no layout of 3 ranks divides 16 samples
 
     def test_for_programs_and_on_ranks(self):
         result = self.layouts("--json", "run.threads=1", ranks=2)
         self.assertDone(result)
         told = json.loads(result.out)
         self.assertTrue(told["good"])
-        self.assertEqual({(row["tensor"], row["expert"], row["expert_tensor"], row["shard_optimizer"])
+        self.assertEqual({(row["pipeline"], row["tensor"], row["expert"], row["expert_tensor"], row["shard_optimizer"])
                           for row in told["layouts"]},
                          {(*layout, sharded) for sharded in (False, True)
-                          for layout in ((1, 1, 1), (1, 2, 1), (1, 1, 2), (2, 1, 1), (2, 2, 1), (2, 1, 2))})
+                          for layout in ((1, 1, 1, 1), (1, 1, 2, 1), (1, 1, 1, 2), (1, 2, 1, 1), (1, 2, 2, 1), (1, 2, 1, 2),
+                                         (2, 1, 1, 1))})
         for row in told["layouts"]:
             self.assertTrue(row["good"])
             self.assertGreater(row["gradient"], 0)  # another order of sums shows, and only that

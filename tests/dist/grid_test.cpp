@@ -48,7 +48,7 @@ TEST(Layout, DataZeroIsTheWholeWorld) {
 
 TEST(Layout, TensorRanksAreNeighboursAndExpertsFoldOverThem) {
   const Layout layout({.tensor = 2, .expert = 2, .expert_tensor = 2}, 8);
-  EXPECT_EQ(describe(layout), "data 4, tensor 2, expert 2, expert_tensor 2");
+  EXPECT_EQ(describe(layout), "pipeline 1, data 4, tensor 2, expert 2, expert_tensor 2");
   EXPECT_EQ(layout.dense.peers(5, {Axis::tp}), (std::vector{4, 5}));
   EXPECT_EQ(layout.dense.peers(5, {Axis::dp}), (std::vector{1, 3, 5, 7}));
   EXPECT_EQ(layout.expert.peers(5, {Axis::etp}), (std::vector{4, 5}));
@@ -60,6 +60,15 @@ TEST(Layout, TensorRanksAreNeighboursAndExpertsFoldOverThem) {
   EXPECT_EQ(folded.dense.peers(5, {Axis::tp}), (std::vector{4, 5, 6, 7}));
 }
 
+TEST(Layout, StagesAreBlocksOfNeighbours) {
+  const Layout layout({.pipeline = 2, .tensor = 2, .expert = 4}, 8);
+  EXPECT_EQ(describe(layout), "pipeline 2, data 2, tensor 2, expert 4, expert_tensor 1");
+  EXPECT_EQ(layout.dense.peers(5, {Axis::dp, Axis::tp}), (std::vector{4, 5, 6, 7}));
+  EXPECT_EQ(layout.dense.peers(5, {Axis::dp}), (std::vector{5, 7}));
+  EXPECT_EQ(layout.dense.peers(5, {Axis::pp}), (std::vector{1, 5}));
+  EXPECT_EQ(layout.expert.peers(5, {Axis::ep}), (std::vector{4, 5, 6, 7}));
+}
+
 // 200 layouts: along every axis the groups cover every rank once, the peers of a peer are the same group, the
 // coordinate counts the group's ranks in order, and groups along different axes of one view meet in one rank.
 TEST(Layout, AxesPartitionTheWorld) {
@@ -67,16 +76,22 @@ TEST(Layout, AxesPartitionTheWorld) {
     const auto bits = philox({7, 0}, i), more = philox({8, 0}, i);
     const int expert = 1 + static_cast<int>(bits[0] % 4), copies = 1 + static_cast<int>(bits[1] % 4),
               expert_tensor = 1 + static_cast<int>(more[0] % 3);
-    const int world = expert * copies * expert_tensor;
+    const int stage = expert * copies * expert_tensor, pipeline = 1 + static_cast<int>(more[2] % 3),
+              world = pipeline * stage;
     int tensor = 1 + static_cast<int>(more[1] % 6);
-    while (world % tensor != 0) --tensor;
-    const Layout layout(
-        {.data = bits[2] % 2 ? world / tensor : 0, .tensor = tensor, .expert = expert, .expert_tensor = expert_tensor},
-        world);
+    while (stage % tensor != 0) --tensor;
+    const Layout layout({.data = bits[2] % 2 ? stage / tensor : 0,
+                         .pipeline = pipeline,
+                         .tensor = tensor,
+                         .expert = expert,
+                         .expert_tensor = expert_tensor},
+                        world);
     ASSERT_EQ(layout.dense.size(), world);
     ASSERT_EQ(layout.expert.size(), world);
-    for (auto [grid, axis] : {std::pair{&layout.dense, Axis::dp},
+    for (auto [grid, axis] : {std::pair{&layout.dense, Axis::pp},
+                              {&layout.dense, Axis::dp},
                               {&layout.dense, Axis::tp},
+                              {&layout.expert, Axis::pp},
                               {&layout.expert, Axis::edp},
                               {&layout.expert, Axis::ep},
                               {&layout.expert, Axis::etp}}) {
@@ -130,6 +145,13 @@ TEST(Layout, SaysWhichLayoutsWouldFit) {
             "parallel.expert = 4 does not divide data x tensor / expert_tensor = 2; 1 and 2 do");
   EXPECT_EQ(refusal({.expert_tensor = 8}, 4),
             "parallel.expert_tensor = 8 does not divide data x tensor = 4; 1, 2 and 4 do");
+  EXPECT_EQ(refusal({.pipeline = 3}, 4), "parallel.pipeline = 3 does not divide the run's 4 ranks; 1, 2 and 4 do");
+  EXPECT_EQ(refusal({.pipeline = 2, .tensor = 4}, 4),
+            "parallel.tensor = 4 does not divide a stage's 2 ranks; 1 and 2 do");
+  EXPECT_EQ(refusal({.data = 4, .pipeline = 2}, 4),
+            "parallel.data = 4 with parallel.pipeline = 2 does not fit 4 ranks; 2 does, or 0 for all of them");
+  EXPECT_EQ(refusal({.pipeline = 2, .expert = 4}, 4),
+            "parallel.expert = 4 does not divide data x tensor = 2; 1 and 2 do");
   EXPECT_NE(refusal({.data = 4, .expert = 0}, 4), "accepted");
   EXPECT_NE(refusal({.data = 4, .expert = -2}, 4), "accepted");
 }

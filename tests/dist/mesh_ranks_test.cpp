@@ -11,10 +11,22 @@ namespace {
 // Each group holds exactly the ranks that the layout says, in their order.
 TEST(Mesh, GroupsAreThoseOfTheLayout) {
   test::on_ranks([](ProcessGroup& world) {
-    for (const auto& [tensor, expert, expert_tensor] :
-         {std::tuple{1, 1, 1}, {1, 2, 1}, {1, 3, 1}, {1, 4, 1}, {1, 8, 1}, {2, 1, 1}, {2, 2, 2}, {4, 2, 1}}) {
-      if (world.size() % tensor != 0 || world.size() % (expert * expert_tensor) != 0) continue;
-      const Mesh mesh({.tensor = tensor, .expert = expert, .expert_tensor = expert_tensor}, world);
+    for (const auto& [pipeline, tensor, expert, expert_tensor] : {std::tuple{1, 1, 1, 1},
+                                                                  {1, 1, 2, 1},
+                                                                  {1, 1, 3, 1},
+                                                                  {1, 1, 4, 1},
+                                                                  {1, 1, 8, 1},
+                                                                  {1, 2, 1, 1},
+                                                                  {1, 2, 2, 2},
+                                                                  {1, 4, 2, 1},
+                                                                  {2, 1, 1, 1},
+                                                                  {2, 2, 2, 1},
+                                                                  {3, 1, 1, 1},
+                                                                  {4, 1, 2, 1},
+                                                                  {8, 1, 1, 1}}) {
+      if (world.size() % (pipeline * tensor) != 0 || world.size() % (pipeline * expert * expert_tensor) != 0) continue;
+      const Mesh mesh({.pipeline = pipeline, .tensor = tensor, .expert = expert, .expert_tensor = expert_tensor},
+                      world);
       const Layout& layout = mesh.layout;
       const int me = world.rank();
       EXPECT_EQ(mesh.world, &world);
@@ -29,6 +41,20 @@ TEST(Mesh, GroupsAreThoseOfTheLayout) {
       EXPECT_EQ(members(*mesh.experts), layout.expert.peers(me, {Axis::ep, Axis::etp}));
       EXPECT_EQ(members(*mesh.expert_data), layout.expert.peers(me, {Axis::edp}));
       EXPECT_EQ(mesh.experts->rank(), me % (expert * expert_tensor));
+
+      const int width = world.size() / pipeline, stage = me / width;
+      EXPECT_EQ(mesh.stage(), stage);
+      EXPECT_EQ(mesh.is_first(), stage == 0);
+      EXPECT_EQ(mesh.is_last(), stage == pipeline - 1);
+      EXPECT_EQ(members(*mesh.previous), stage > 0 ? std::vector({me - width, me}) : std::vector{me});
+      EXPECT_EQ(members(*mesh.next), stage + 1 < pipeline ? std::vector({me, me + width}) : std::vector{me});
+      std::vector<int> ends{me};
+      if (pipeline > 1 && (mesh.is_first() || mesh.is_last())) {
+        ends.clear();
+        for (const int s : {0, pipeline - 1})
+          for (int r = me % tensor; r < width; r += tensor) ends.push_back(s * width + r);
+      }
+      EXPECT_EQ(members(*mesh.ends), ends);
     }
   });
 }

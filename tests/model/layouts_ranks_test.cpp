@@ -7,18 +7,21 @@ namespace {
 using test::SmallModel;
 
 // Every layout of 1, 2 and 4 ranks, each beside one rank that does all the work: dense layers cut over up to 4 ranks,
-// where 2 share a key head, routing groups that lie over several ranks, and experts spread and cut.
+// where 2 share a key head, routing groups that lie over several ranks, experts spread and cut, and up to 4 stages.
 void check_every_layout(const SmallModel& small) {
   test::on_ranks({1, 2, 4}, [&](ProcessGroup& world) {
-    const int ranks = world.size();
-    for (int tensor = 1; tensor <= ranks; tensor *= 2)
-      for (int expert = 1; expert <= ranks; expert *= 2)
-        for (int expert_tensor = 1; expert * expert_tensor <= ranks; expert_tensor *= 2) {
-          const ParallelConfig parallel{.tensor = tensor, .expert = expert, .expert_tensor = expert_tensor};
-          if (SmallModel::kBatch % (ranks / tensor * small.micro_batches) != 0) continue;
-          SCOPED_TRACE(describe(Layout(parallel, ranks)));
-          test::check_layout(world, parallel, small);
-        }
+    for (int pipeline = 1; pipeline <= world.size(); pipeline *= 2) {
+      const int ranks = world.size() / pipeline;
+      for (int tensor = 1; tensor <= ranks; tensor *= 2)
+        for (int expert = 1; expert <= ranks; expert *= 2)
+          for (int expert_tensor = 1; expert * expert_tensor <= ranks; expert_tensor *= 2) {
+            const ParallelConfig parallel{
+                .pipeline = pipeline, .tensor = tensor, .expert = expert, .expert_tensor = expert_tensor};
+            if (SmallModel::kBatch % (ranks / tensor * small.micro_batches) != 0) continue;
+            SCOPED_TRACE(describe(Layout(parallel, world.size())));
+            test::check_layout(world, parallel, small);
+          }
+    }
   });
 }
 
@@ -34,6 +37,14 @@ TEST(ModelLayouts, EqualOneRankWithPaddedDispatchAndTiedEmbeddings) {
   SmallModel small;
   small.moe.dispatch = Dispatch::padded;
   small.moe.group_size = 4;
+  small.model.tied_embeddings = true;
+  check_every_layout(small);
+}
+
+// As many micro-batches as stages, and more.
+TEST(ModelLayouts, EqualOneRankWithFourMicroBatchesAndTiedEmbeddings) {
+  SmallModel small;
+  small.micro_batches = 4;
   small.model.tied_embeddings = true;
   check_every_layout(small);
 }

@@ -36,7 +36,7 @@ TEST(Transformer, GradientsMatchFiniteDifferences) {
   const Tensor tokens = test::ints({8}, {1, 4, 9, 16, 25, 5, 18, 2}),
                targets = test::ints({8}, {4, 9, 16, 25, 5, 18, 2, -1});
   const auto loss = [&] { return model(tokens, targets, {.batch = 1, .seq = 8, .share = 1.0f / 7}); };
-  loss().loss_1.backward(test::floats({1}, {1}));
+  loss().out.backward(test::floats({1}, {1}));
   NoGrad guard;
   for (Parameter& p : model.parameters()) {
     SCOPED_TRACE(p.name);
@@ -45,7 +45,7 @@ TEST(Transformer, GradientsMatchFiniteDifferences) {
     const auto moved = [&](double by) {
       float* w = p.variable.value().data<float>();
       for (std::int64_t i = 0; i < direction.numel(); ++i) w[i] += float(by) * direction.data<float>()[i];
-      const double value = test::at(loss().loss_1.value(), 0);
+      const double value = test::at(loss().out.value(), 0);
       for (std::int64_t i = 0; i < direction.numel(); ++i) w[i] -= float(by) * direction.data<float>()[i];
       return value;
     };

@@ -37,7 +37,7 @@ const Wrong wrong_ones[] = {
     {"optim: {wramup_steps: 4}\n",
      "a.yaml:1:9: optim.wramup_steps: unknown key; did you mean optim.schedule.warmup_steps?"},
     {"parallel: {zzz: 4}\n",
-     "a.yaml:1:12: parallel.zzz: unknown key; wanted data, tensor, expert, expert_tensor, shard_optimizer"},
+     "a.yaml:1:12: parallel.zzz: unknown key; wanted data, pipeline, tensor, expert, expert_tensor, shard_optimizer"},
     {"modle: {d_model: 4}\n", "a.yaml:1:1: modle: unknown key; did you mean model?"},
     {"# none\nsteps: 10\n", "a.yaml:2:1: steps: unknown key; belongs under train"},
     {"moe.top_k: 3\n", "a.yaml:1:1: moe.top_k: unknown key; dots are for the command line; write top_k below moe:"},

@@ -64,6 +64,7 @@ Config unusual() {
              .clip = 1e9,
              .schedule = {.kind = ScheduleKind::inverse_sqrt, .warmup_steps = 5, .min_ratio = 0.25, .decay_steps = 9}};
   c.parallel = {.data = 6,
+                .pipeline = 3,
                 .tensor = 2,
                 .expert = 3,
                 .expert_tensor = 2,

@@ -28,7 +28,7 @@ double loss_after(std::int64_t steps, DType rows) {
     ModelResult result =
         model(test::ints({32}, tokens), test::ints({32}, targets), {.batch = 2, .seq = 16, .share = 1.0f / 32});
     loss = test::at(result.lm_loss_1, 0);
-    result.loss_1.backward(test::floats({1}, {1}));
+    result.out.backward(test::floats({1}, {1}));
     optimizer.step(1e-2 * double(steps - step) / double(steps), test::floats({1}, {1}));
     for (Parameter& p : model.parameters()) p.variable.zero_grad();
   }

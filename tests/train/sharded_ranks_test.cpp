@@ -18,6 +18,7 @@ std::vector<ParallelConfig> layouts_of(int ranks) {
   if (ranks == 1) return {{.data = 1}};
   std::vector<ParallelConfig> layouts{{.data = ranks}, {.data = ranks, .expert = 2}, {.data = ranks / 2, .tensor = 2}};
   layouts.push_back({.data = ranks / 2, .tensor = 2, .expert_tensor = 2});
+  layouts.push_back({.data = ranks / 2, .pipeline = 2});
   if (ranks == 4) layouts.push_back({.data = 2, .tensor = 2, .expert = 2, .expert_tensor = 2});
   return layouts;
 }

@@ -64,6 +64,7 @@ std::vector<ParallelConfig> layouts_of(int ranks) {
   layouts.push_back({.data = ranks / 2, .tensor = 2});
   layouts.push_back({.data = ranks / 2, .tensor = 2, .expert = ranks / 2, .expert_tensor = 2});
   layouts.push_back({.data = 1, .tensor = ranks, .expert = ranks});
+  layouts.push_back({.data = ranks / 2, .pipeline = 2, .expert = ranks / 2});
   return layouts;
 }
 
@@ -173,6 +174,8 @@ TEST(Resharding, AChainOfLayoutsKeepsEveryBit) {
                                     {.data = 2, .tensor = 2, .expert = 2, .expert_tensor = 2},
                                     {.data = 1, .tensor = 4, .expert = 4},
                                     {.data = 1, .tensor = 4, .expert_tensor = 4},
+                                    {.data = 2, .pipeline = 2, .expert = 2},
+                                    {.data = 1, .pipeline = 2, .tensor = 2, .shard_optimizer = true},
                                     {.data = 2, .tensor = 2, .expert = 4},
                                     {.data = 4}};
     const auto config_of = [&](const ParallelConfig& parallel) {
