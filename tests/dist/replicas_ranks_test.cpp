@@ -18,6 +18,18 @@ Parameter parameter(const char* name, unsigned seed, Replicas replicas, std::int
   return p;
 }
 
+std::string complaint_of(const Parameters& parameters, Mesh& mesh, ProcessGroup& world, std::int64_t step = 3) {
+  std::string what = "none";
+  try {
+    require_same_replicas(parameters, step, mesh);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.fault(), Fault::communication);
+    what = error.what();
+  }
+  for (const std::string& theirs : all_gather_text(world, what)) EXPECT_EQ(theirs, what);
+  return what;
+}
+
 // Two data ranks of two tensor ranks each; experts on neighbouring pairs.
 struct Copies {
   explicit Copies(ProcessGroup& world) : mesh({.tensor = 2, .expert = 2}, world) {
@@ -31,15 +43,7 @@ struct Copies {
     value = std::bit_cast<float>(std::bit_cast<std::uint32_t>(value) ^ 1u << bit);
   }
   std::string complaint(ProcessGroup& world, std::int64_t step = 3) {
-    std::string what = "none";
-    try {
-      require_same_replicas(parameters, step, mesh);
-    } catch (const Error& error) {
-      EXPECT_EQ(error.fault(), Fault::communication);
-      what = error.what();
-    }
-    for (const std::string& theirs : all_gather_text(world, what)) EXPECT_EQ(theirs, what);
-    return what;
+    return complaint_of(parameters, mesh, world, step);
   }
 
   Mesh mesh;
@@ -79,6 +83,15 @@ TEST(Replicas, OrderAndSignsCount) {
     const std::string what = copies.complaint(world);
     EXPECT_NE(what.find("whole: rank 1 differs from ranks 0 and 2"), std::string::npos) << what;
     EXPECT_NE(what.find("whole: rank 3 differs from ranks 0 and 2"), std::string::npos) << what;
+  });
+}
+
+TEST(Replicas, WhatStagesShareIsComparedAmongThem) {
+  test::on_ranks({4}, [](ProcessGroup& world) {
+    Mesh mesh({.pipeline = 2}, world);
+    Parameters table{parameter("table", 40, Replicas::ends)};
+    if (world.rank() == 3) table[0].variable.value().data<float>()[2] += 1;
+    EXPECT_EQ(complaint_of(table, mesh, world), text(kBegin, "\n  table: rank 3 differs from ranks 0, 1 and 2"));
   });
 }
 

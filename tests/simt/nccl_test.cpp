@@ -268,13 +268,15 @@ TEST_F(Nccl, TrainsAsOnTheCpu) {
     run_ranks(2, [&](ProcessGroup& world) {
       const test::RunDir dir(text("nccl-", gpus), world);
       // Experts everywhere, spread, beside a shared-out optimizer, cut; dense layers cut, with routing groups over both
-      // ranks.
+      // ranks; a stage on each.
       int number = 0;
       for (const ParallelConfig& parallel : {ParallelConfig{.data = 2},
                                              {.data = 2, .expert = 2},
                                              {.data = 2, .expert = 2, .shard_optimizer = true},
                                              {.data = 1, .tensor = 2, .expert = 2},
-                                             {.data = 1, .tensor = 2, .expert_tensor = 2}}) {
+                                             {.data = 1, .tensor = 2, .expert_tensor = 2},
+                                             {.data = 1, .pipeline = 2},
+                                             {.data = 1, .pipeline = 2, .shard_optimizer = true}}) {
         ++number;
         const auto losses = [&](DeviceChoice device) {
           Config config = dir.config(2, 1);
@@ -282,7 +284,7 @@ TEST_F(Nccl, TrainsAsOnTheCpu) {
           config.run.device = device;
           config.run.dir += text("-", number, device == DeviceChoice::cpu ? "-cpu" : "-gpu");
           config.train.recompute = Recompute::block;
-          config.train.micro_batch = parallel.tensor == 2 ? 1 : 2;
+          config.train.micro_batch = parallel.data == 1 ? 1 : 2;
           Trainer trainer(config, world, ProgressStyle::none);
           EXPECT_EQ(trainer.learner().model().parameters()[0].variable.device().type == DeviceType::cuda,
                     device != DeviceChoice::cpu);

@@ -55,6 +55,8 @@ TEST(ConfigRules, KeysMustFitEachOther) {
       {"moe: {layers: [1, 4, -1]}\n",
        "a.yaml:1:19: moe.layers[1]: no block 4; model.n_layers = 4 gives blocks 0 to 3\n"
        "a.yaml:1:22: moe.layers[2]: no block -1; model.n_layers = 4 gives blocks 0 to 3"},
+      {"parallel: {pipeline: 5}\n",
+       "a.yaml:1:22: parallel.pipeline: 5 stages for 4 blocks, of which each wants one; nearest: 4"},
       {"moe: {layers: [1, 3, 1]}\n", "a.yaml:1:22: moe.layers[2]: block 1 is listed twice"},
       {"moe: {group_size: 100}\n",
        "a.yaml:1:19: moe.group_size: groups of 100 tokens do not divide train.seq_len = 256; nearest: 64 or 128"},
@@ -111,6 +113,17 @@ TEST(ConfigRules, LayoutNamesTheNearestThatWouldDo) {
   EXPECT_EQ(usage_error_of([&] { check_layout(config, 3); }),
             "parallel.data: wanted 6 ranks, but the run has 3; set it to 3, or to 0 for all of them\n"
             "parallel.expert: 2 expert ranks do not divide the run's 3; nearest: 1 or 3");
+
+  config.parallel = {.pipeline = 3, .tensor = 2, .expert = 4};
+  EXPECT_EQ(usage_error_of([&] { check_layout(config, 12); }), "");
+  EXPECT_EQ(usage_error_of([&] { check_layout(config, 9); }),
+            "parallel.tensor: 2 tensor ranks do not divide a stage's 3; nearest: 1 or 3\n"
+            "parallel.expert: 4 expert ranks do not divide a stage's 3; nearest: 3");
+  EXPECT_EQ(usage_error_of([&] { check_layout(config, 16); }).substr(0, 77),
+            "parallel.pipeline: 3 stages do not divide the run's 16; nearest: 2 or 4\nparal");
+  config.parallel = {.data = 2, .pipeline = 2};
+  EXPECT_EQ(usage_error_of([&] { check_layout(config, 2); }),
+            "parallel.data: wanted 4 ranks, but the run has 2; set it to 1, or to 0 for all of them");
 }
 
 TEST(ConfigRules, TrainingWantsTokenFiles) {
@@ -138,6 +151,14 @@ TEST(ConfigRules, WarnsOfWhatIsRarelyMeant) {
   config.moe.layers = {1};
   EXPECT_EQ(warnings(config),
             std::vector<std::string>{"moe.layers: has no effect, for moe.experts = 0 makes the model dense"});
+  config = {};
+  config.parallel = {.data = 2, .pipeline = 4};
+  const char* waits = " micro-batches keeps most of 4 pipeline stages waiting; make it smaller";
+  EXPECT_EQ(warnings(config), std::vector<std::string>{text("train.micro_batch: a step of 1", waits)});
+  config.train.micro_batch = config.train.global_batch / 4;
+  EXPECT_EQ(warnings(config), std::vector<std::string>{text("train.micro_batch: a step of 2", waits)});
+  config.train.micro_batch = config.train.global_batch / 8;
+  EXPECT_TRUE(warnings(config).empty());
 }
 
 TEST(ConfigRules, ResolvedLeavesNothingToWorkOut) {
