@@ -125,6 +125,11 @@ class Slurm(Scenario):
         failed = self.told(signal.SIGUSR1, STEP=UNTIL_TOLD.replace("75", "3"))
         self.assertEqual((failed.code, self.asked()), (3, []), failed)
 
+    def test_a_rank_that_did_not_listen_yet_is_requeued(self):
+        killed = self.told(signal.SIGUSR1, STEP=UNTIL_TOLD.replace("75", "138"))
+        self.assertEqual((killed.code, self.asked()), (STOPPED, REQUEUED), killed)
+        self.assertEqual(self.job("tiny.yaml", STEP="exit 138").code, 138)
+
     def test_preempted(self):
         """SIGTERM with time left, the job still running: it saves and goes back to the queue."""
         stopped = self.told(signal.SIGTERM)
