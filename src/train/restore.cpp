@@ -10,10 +10,8 @@
 #include "train/state.h"
 
 namespace switchyard {
-namespace {
 
-// The checkpoint that a path means, its hashes checked: itself, or the newest good one in it.
-Found find(const std::filesystem::path& path, ProcessGroup& world) {
+Found find_trained(const std::filesystem::path& path, ProcessGroup& world) {
   if (std::filesystem::exists(path / "manifest.json")) {
     const CheckpointReport report = verify_checkpoint(path);
     SY_REQUIRE(report.problems.empty(), Fault::checkpoint, path.string(), ": ", report.problems.front());
@@ -22,14 +20,12 @@ Found find(const std::filesystem::path& path, ProcessGroup& world) {
   const std::filesystem::path inside = path / "checkpoints";
   const std::optional<Found> found = find_checkpoint(std::filesystem::exists(inside) ? inside : path, world);
   SY_REQUIRE(found, Fault::checkpoint, "no checkpoint in ", path.string());
+  for (const std::string& warning : found->warnings) warn(world, warning);
   return *found;
 }
 
-}  // namespace
-
 Restored restore(const std::filesystem::path& path, const std::vector<std::string>& overrides, ProcessGroup& world) {
-  const Found found = find(path, world);
-  for (const std::string& warning : found.warnings) warn(world, warning);
+  const Found found = find_trained(path, world);
 
   Restored r;
   r.path = found.path;

@@ -19,8 +19,12 @@ struct Restored {
   std::unique_ptr<Transformer> model;
 };
 
-// `path` is a run's directory, a directory of checkpoints or one checkpoint. The experts are spread over as many of the
-// ranks as divide them. Warns of checkpoints that were refused.
+// The checkpoint that a path means, its hashes checked: itself, or the newest good one of a run's directory or a
+// directory of checkpoints. Warns of those that were refused.
+Found find_trained(const std::filesystem::path& path, ProcessGroup& world);
+
+// The model of that checkpoint. The experts are spread over as many of the
+// ranks as divide them.
 Restored restore(const std::filesystem::path& path, const std::vector<std::string>& overrides, ProcessGroup& world);
 
 }  // namespace switchyard

@@ -191,6 +191,26 @@ class Checkpoints(Scenario):
             resource.prlimit(job.process.pid, resource.RLIMIT_FSIZE, (limit, limit))
             return job.finish()
 
+    def test_experts_from_a_dense_model(self):
+        dense, sparse = ("moe.experts=0", "run.dir=dense"), ("run.dir=sparse", "moe.capacity_factor=0", "optim.lr=0")
+        self.finished(*dense)
+        told = self.run_here("upcycle", "dense", "tiny.yaml", *sparse, "run.threads=1", "parallel.expert=2", ranks=2)
+        self.assertDone(told)
+        self.assertIn("step 6 of dense/checkpoints/step-00000006 is now step 0 of sparse", told.out)
+        self.finished(*sparse)
+        first = self.metrics("sparse")[0]
+        again = self.finished(*dense, "train.steps=7", "optim.lr=0") and self.metrics("dense")[-1]
+        self.assertEqual((first["step"], again["step"]), (1, 7))
+        self.assertAlmostEqual(self.metrics("sparse")[-1]["val_loss"], again["val_loss"], delta=1e-5)
+
+        refuse = lambda *arguments: self.run_here("upcycle", *arguments)
+        self.assertRefused(refuse("dense", "tiny.yaml", *sparse), 2, "sparse/checkpoints", "another run.dir")
+        self.assertRefused(refuse("nowhere", "tiny.yaml", "run.dir=other"), 4, "nowhere")
+        self.assertRefused(refuse("dense", "tiny.yaml", "run.dir=other", "moe.experts=0"), 2, "wanted experts")
+        self.assertRefused(refuse("sparse", "tiny.yaml", "run.dir=other"), 2, "has experts already")
+        self.assertRefused(refuse("dense", "tiny.yaml", "run.dir=other", "model.n_layers=4"), 2, "model.n_layers is 2")
+        self.assertFalse((self.folder / "other").exists())
+
     def test_a_full_disk_while_saving(self):
         self.assertRefused(self.fill_the_disk(65536, "checkpoint.every=100"), 4, "rank-00000.h5")
         for path in self.saved.glob("step-*"):
