@@ -41,13 +41,16 @@ struct Rope {
 // How T tokens with K choices each spread over E experts. A routing group is `group` consecutive tokens; in each, an
 // expert takes at most `capacity` rows: all first choices before any second, in token order. capacity 0 = dropless.
 // Padded (with a capacity only), each expert owns as many rows as it could take, so that nobody needs the counts to
-// know where its rows are.
+// know where its rows are. The tokens are `parts` equal runs, of whole routing groups where there are several, and the
+// rows of one run lie behind those of the other.
 struct Placement {
   std::int64_t experts = 0, group = 0, capacity = 0;
   bool padded = false;
+  std::int64_t parts = 1;
 
-  // Rows that each expert owns of so many consecutive tokens; 0 where the counts decide.
-  std::int64_t owned(std::int64_t tokens) const {
+  // Rows that each expert owns of one part of so many consecutive tokens; 0 where the counts decide.
+  std::int64_t owned(std::int64_t all_tokens) const {
+    const std::int64_t tokens = all_tokens / parts;
     if (!padded || tokens == 0) return 0;
     if (tokens % group == 0) return tokens / group * capacity;
     const std::int64_t groups_met = group % tokens == 0 ? 1 : tokens / group + 2;
@@ -55,7 +58,7 @@ struct Placement {
   }
   // N, the routed rows: all choices, or what the experts own.
   std::int64_t rows(std::int64_t tokens, std::int64_t choices) const {
-    return padded && capacity > 0 ? experts * owned(tokens) : tokens * choices;
+    return padded && capacity > 0 ? parts * experts * owned(tokens) : tokens * choices;
   }
 };
 
@@ -148,12 +151,12 @@ struct Kernels {
   // slot_TK: 0 for a choice that its expert has room for, -1 for one that is dropped. T holds whole routing groups, and
   // capacity > 0.
   void (*admit)(Tensor& slot_TK, const Tensor& expert_TK, Placement);
-  // Stable grouping by expert, in token order within an expert, of any consecutive tokens. slot_TK holds what admit
-  // gave where there is a capacity, and gets the row of each choice, -1 where dropped; token_N (N = placement.rows(T,
-  // K)): the token of each row, -1 for a row that nobody took; count_E: rows that each expert took. The rows that
-  // expert e took begin at e * owned where padded, and then the gaps behind them are -1; else each expert's begin where
-  // those of the one before end, and the tail of token_N is -1.
-  void (*place)(Tensor& slot_TK, Tensor& token_N, Tensor& count_E, const Tensor& expert_TK, Placement);
+  // Stable grouping by part and expert, in token order within these, of any consecutive tokens. slot_TK holds what
+  // admit gave where there is a capacity, and gets the row of each choice, -1 where dropped; token_N (N =
+  // placement.rows(T, K)): the token of each row, -1 for a row that nobody took; count_PE: rows that each expert took
+  // of each part. The rows that expert e took of part p begin at (p * E + e) * owned where padded, and then the gaps
+  // behind them are -1; else each expert's begin where those of the one before end, and the tail of token_N is -1.
+  void (*place)(Tensor& slot_TK, Tensor& token_N, Tensor& count_PE, const Tensor& expert_TK, Placement);
   // loss_1 = scale * sum_t sum_e f[t / group, e] p[t, e] and its gradient, times dloss_1
   void (*balance_loss)(Tensor& loss_1, const Tensor& p_TE, const Tensor& f_GE, float scale);
   void (*balance_loss_backward)(Tensor& dp_TE, const Tensor& dloss_1, const Tensor& f_GE, float scale);

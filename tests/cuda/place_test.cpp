@@ -24,7 +24,7 @@ void expect_ints(const Both& x, const char* name, const Placement& p) {
   for (std::int64_t i = 0; i < gpu.numel(); ++i)
     ASSERT_EQ(gpu.data<std::int32_t>()[i], x.cpu.data<std::int32_t>()[i])
         << name << '[' << i << "] of " << p.experts << " experts, group " << p.group << ", capacity " << p.capacity
-        << (p.padded ? ", padded" : "");
+        << (p.padded ? ", padded" : "") << ", " << p.parts << " parts";
 }
 
 void expect_place(const Both& expert, Placement placement) {
@@ -33,7 +33,7 @@ void expect_place(const Both& expert, Placement placement) {
   on_each_schedule([&] {
     slot = unanswered({tokens, choices});
     token = unanswered({placement.rows(tokens, choices)});
-    count = unanswered({placement.experts});
+    count = unanswered({placement.parts, placement.experts});
     if (placement.capacity > 0) {
       kernels(Device{}).admit(slot.cpu, expert.cpu, placement);
       kernels(kGpu).admit(slot.gpu, expert.gpu, placement);
@@ -56,12 +56,21 @@ TEST(CudaPlace, GroupsCapacitiesAndAnEmptyExpert) {
                        {.experts = 5, .group = group, .capacity = capacity, .padded = padded});
 }
 
+TEST(CudaPlace, Parts) {
+  for (std::int64_t parts : {2, 3})
+    for (std::int64_t capacity : {0, 2, 30})
+      for (bool padded : {false, true})
+        expect_place(choices_of(24, 2, 5),
+                     {.experts = 5, .group = 4, .capacity = capacity, .padded = padded, .parts = parts});
+}
+
 // Groups of several warps with a tail, and 48 chunks of choices, of which sums down the chunks take two at a time.
 TEST(CudaPlace, SeveralChunksAndWarps) {
   const Both expert = choices_of(16'200, 3, 7);
   expect_place(expert, {.experts = 7, .group = 16'200});
   expect_place(expert, {.experts = 7, .group = 1350, .capacity = 400});
   expect_place(expert, {.experts = 7, .group = 1350, .capacity = 400, .padded = true});
+  expect_place(expert, {.experts = 7, .group = 1350, .capacity = 400, .parts = 2});
 }
 
 TEST(CudaPlace, OneExpertTakesEverything) {
@@ -77,6 +86,7 @@ TEST(CudaPlace, ManyExperts) {
       const Both expert = choices_of(300, 8, experts);
       expect_place(expert, {.experts = experts, .group = 100, .capacity = capacity});
       expect_place(expert, {.experts = experts, .group = 100, .capacity = capacity, .padded = true});
+      expect_place(expert, {.experts = experts, .group = 100, .capacity = capacity, .parts = 3});
     }
 }
 

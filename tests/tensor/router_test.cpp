@@ -44,7 +44,8 @@ struct Placed {
   bool operator==(const Placed&) const = default;
 };
 Placed place(const Tensor& expert_TK, Placement placement) {
-  Tensor slot = poisoned(expert_TK.shape(), DType::i32), count = poisoned({placement.experts}, DType::i32);
+  Tensor slot = poisoned(expert_TK.shape(), DType::i32),
+         count = poisoned({placement.parts, placement.experts}, DType::i32);
   // The poison of an index is -1, which is also an answer.
   const auto unanswered = [](Shape shape) {
     return ints(shape, std::vector<std::int32_t>(static_cast<std::size_t>(shape.numel()), 9999));
@@ -72,11 +73,13 @@ Placed place_by_definition(const Tensor& expert_TK, Placement placement) {
           }
     }
   Placed placed{std::vector<std::int32_t>(kept.size(), -1), {}, {}};
-  for (std::int32_t e = 0; e < placement.experts; ++e) {
+  const std::int64_t part = tokens / placement.parts;
+  for (std::int64_t key = 0; key < placement.parts * placement.experts; ++key) {
+    const std::int64_t p = key / placement.experts, e = key % placement.experts;
     if (placement.padded)
-      placed.token.resize(static_cast<std::size_t>(e * (tokens / placement.group) * placement.capacity), -1);
+      placed.token.resize(static_cast<std::size_t>(key * (part / placement.group) * placement.capacity), -1);
     const std::size_t before = placed.token.size();
-    for (std::int64_t t = 0; t < tokens; ++t)
+    for (std::int64_t t = p * part; t < (p + 1) * part; ++t)
       for (std::int64_t c = 0; c < top_k; ++c)
         if (const auto i = static_cast<std::size_t>(t * top_k + c); expert(t, c) == e && kept[i]) {
           placed.slot[i] = static_cast<std::int32_t>(placed.token.size());
@@ -183,6 +186,21 @@ TEST(Place, IsTheDefinitionForGroupsCapacitiesAndAnEmptyExpert) {
       }
 }
 
+TEST(Place, RowsOfOnePartLieBehindThoseOfTheOther) {
+  for (std::int64_t parts : {2, 3})
+    for (std::int64_t capacity : {0, 2, 100})
+      for (bool padded : {false, true}) {
+        if (capacity == 0 && padded) continue;
+        const Tensor expert = random_choices(24, 2, 5, 7);
+        const Placement placement{.experts = 5, .group = 4, .capacity = capacity, .padded = padded, .parts = parts};
+        EXPECT_EQ(place(expert, placement), place_by_definition(expert, placement)) << parts << " " << capacity;
+      }
+  const Placed placed = place(ints({4, 1}, {1, 0, 1, 0}), {.experts = 2, .group = 2, .parts = 2});
+  EXPECT_EQ(placed.slot, (std::vector<std::int32_t>{1, 0, 3, 2}));
+  EXPECT_EQ(placed.token, (std::vector<std::int32_t>{1, 0, 3, 2}));
+  EXPECT_EQ(placed.count, (std::vector<std::int32_t>{1, 1, 1, 1}));
+}
+
 // 2 groups of 4 tokens and a capacity of 2: each of 2 experts owns 4 rows. Expert 0 keeps tokens 0, 1 and 4, expert 1
 // tokens 3, 5 and 6.
 TEST(Place, PaddedExpertsOwnTheirRowsTakenOrNot) {
@@ -202,8 +220,10 @@ TEST(Place, NothingIsPaddedWithoutACapacity) {
 
 TEST(Place, IsTheDefinitionOnSeveralThreads) {
   const Tensor expert = random_choices(20'000, 2, 7, 8);  // enough for the parallel path
-  const Placement placement{.experts = 7, .group = 1000, .capacity = 300};
-  EXPECT_EQ(place(expert, placement), place_by_definition(expert, placement));
+  for (std::int64_t parts : {1, 2}) {
+    const Placement placement{.experts = 7, .group = 1000, .capacity = 300, .parts = parts};
+    EXPECT_EQ(place(expert, placement), place_by_definition(expert, placement));
+  }
 }
 
 TEST(Place, NoTokensGiveNoRows) {

@@ -67,7 +67,7 @@ void top_k_backward(Tensor& dp_TE, const Tensor& dweight_TK, const Tensor& weigh
 void count_choices(Tensor& chosen_GKE, const Tensor& expert_TK, Placement);
 void choice_fractions(Tensor& f_GE, const Tensor& chosen_GKE, std::int64_t counted, float tokens);
 void admit(Tensor& slot_TK, const Tensor& expert_TK, Placement placement);
-void place(Tensor& slot_TK, Tensor& token_N, Tensor& count_E, const Tensor& expert_TK, Placement);
+void place(Tensor& slot_TK, Tensor& token_N, Tensor& count_PE, const Tensor& expert_TK, Placement);
 void balance_loss(Tensor& loss_1, const Tensor& p_TE, const Tensor& f_GE, float scale);
 void balance_loss_backward(Tensor& dp_TE, const Tensor& dloss_1, const Tensor& f_GE, float scale);
 void z_loss(Tensor& loss_1, const Tensor& lse_T, float scale);

@@ -155,31 +155,35 @@ void admit(Tensor& slot_TK, const Tensor& expert_TK, Placement placement) {
   }
 }
 
-// A counting sort in three steps: each chunk of tokens counts what its experts keep, the rows of an expert follow one
-// another chunk by chunk, and each chunk hands out its share of them in token order.
-void place(Tensor& slot_TK, Tensor& token_N, Tensor& count_E, const Tensor& expert_TK, Placement placement) {
+// A counting sort in three steps: each chunk of tokens counts what its experts keep, by part, the rows of an expert
+// follow one another chunk by chunk, and each chunk hands out its share of them in token order.
+void place(Tensor& slot_TK, Tensor& token_N, Tensor& count_PE, const Tensor& expert_TK, Placement placement) {
   const std::int64_t tokens = expert_TK.dim(0), top_k = expert_TK.dim(1), experts = placement.experts;
-  const std::int64_t chunk = std::max<std::int64_t>(kChunkTokens, experts), chunks = (tokens + chunk - 1) / chunk;
+  const std::int64_t keys = placement.parts * experts, part = tokens / placement.parts;
+  const std::int64_t chunk = std::max<std::int64_t>(kChunkTokens, keys), chunks = (tokens + chunk - 1) / chunk;
   const auto owned = static_cast<std::int32_t>(placement.owned(tokens));
   const std::int32_t* expert = expert_TK.data<std::int32_t>();
   std::int32_t *slot = slot_TK.data<std::int32_t>(), *token = token_N.data<std::int32_t>();
-  std::int32_t* count = count_E.data<std::int32_t>();
-  const auto is_kept = [=, admitted = placement.capacity > 0](std::int64_t choice) {
-    return !admitted || slot[choice] >= 0;
-  };
+  std::int32_t* count = count_PE.data<std::int32_t>();
 
-  std::vector<std::int32_t> next_CE(static_cast<std::size_t>(chunks * experts));  // rows kept, then the next row
+  std::vector<std::int32_t> next_CP(static_cast<std::size_t>(chunks * keys));  // rows kept, then the next row, by key
+  // Calls keep(choice, token, next row of its key in this chunk) for all that were kept.
+  const auto visit = [&](std::int64_t c, const auto& keep) {
+    for (std::int64_t t = c * chunk; t < std::min((c + 1) * chunk, tokens); ++t) {
+      std::int32_t* const next_E = next_CP.data() + c * keys + t / part * experts;
+      for (std::int64_t choice = t * top_k; choice < (t + 1) * top_k; ++choice)
+        if (placement.capacity == 0 || slot[choice] >= 0) keep(choice, t, next_E[expert[choice]]);
+    }
+  };
 #pragma omp parallel for schedule(static) if (tokens * top_k > kParallelElements)
-  for (std::int64_t c = 0; c < chunks; ++c)
-    for (std::int64_t choice = c * chunk * top_k; choice < std::min((c + 1) * chunk, tokens) * top_k; ++choice)
-      next_CE[static_cast<std::size_t>(c * experts + expert[choice])] += is_kept(choice);
+  for (std::int64_t c = 0; c < chunks; ++c) visit(c, [](std::int64_t, std::int64_t, std::int32_t& rows) { ++rows; });
 
   std::int32_t row = 0;
-  for (std::int64_t e = 0; e < experts; ++e) {
+  for (std::int64_t key = 0; key < keys; ++key) {
     const std::int32_t first = row;
     for (std::int64_t c = 0; c < chunks; ++c)
-      row += std::exchange(next_CE[static_cast<std::size_t>(c * experts + e)], row);
-    count[e] = row - first;
+      row += std::exchange(next_CP[static_cast<std::size_t>(c * keys + key)], row);
+    count[key] = row - first;
     if (owned > 0) {
       std::fill(token + row, token + first + owned, -1);
       row = first + owned;
@@ -189,11 +193,10 @@ void place(Tensor& slot_TK, Tensor& token_N, Tensor& count_E, const Tensor& expe
 
 #pragma omp parallel for schedule(static) if (tokens * top_k > kParallelElements)
   for (std::int64_t c = 0; c < chunks; ++c)
-    for (std::int64_t choice = c * chunk * top_k; choice < std::min((c + 1) * chunk, tokens) * top_k; ++choice) {
-      if (!is_kept(choice)) continue;
-      slot[choice] = next_CE[static_cast<std::size_t>(c * experts + expert[choice])]++;
-      token[slot[choice]] = static_cast<std::int32_t>(choice / top_k);
-    }
+    visit(c, [=](std::int64_t choice, std::int64_t t, std::int32_t& next) {
+      slot[choice] = next++;
+      token[slot[choice]] = static_cast<std::int32_t>(t);
+    });
 }
 
 void balance_loss(Tensor& loss_1, const Tensor& p_TE, const Tensor& f_GE, float scale) {

@@ -74,7 +74,7 @@ void choice_fractions(Tensor& f_GE, const Tensor& chosen_GKE, std::int64_t count
 // place.cu
 void count_choices(Tensor& chosen_GKE, const Tensor& expert_TK, Placement);
 void admit(Tensor& slot_TK, const Tensor& expert_TK, Placement placement);
-void place(Tensor& slot_TK, Tensor& token_N, Tensor& count_E, const Tensor& expert_TK, Placement);
+void place(Tensor& slot_TK, Tensor& token_N, Tensor& count_PE, const Tensor& expert_TK, Placement);
 
 // cross_entropy.cu
 void cross_entropy(Tensor& loss_R, Tensor& dlogits_RV, const Tensor& logits_RV, const Tensor& target_R, float scale);

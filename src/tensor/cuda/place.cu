@@ -41,12 +41,15 @@ __global__ void __launch_bounds__(1024, 1) admit_kernel(int* slot_TK, const int*
         [=](std::int64_t t, int rank) { slot_TK[t * choices + k] = rank < capacity ? 0 : -1; });
 }
 
-// The expert of a choice that was not dropped.
-struct ExpertOfKept {
+// Part and expert of a choice that was not dropped.
+struct KeyOfKept {
   const int *expert, *slot;  // no slot: nothing was dropped
+  int part, experts;         // choices of a part
 
-  // Where experts fill several tiles, another block may have given the choice its row, which keeps the sign.
-  __device__ int operator()(std::int64_t choice) const { return slot && slot[choice] < 0 ? -1 : expert[choice]; }
+  // Where keys fill several tiles, another block may have given the choice its row, which keeps the sign.
+  __device__ int operator()(std::int64_t choice) const {
+    return slot && slot[choice] < 0 ? -1 : int(choice) / part * experts + expert[choice];
+  }
 };
 
 struct TakeRow {
@@ -90,17 +93,18 @@ void admit(Tensor& slot_TK, const Tensor& expert_TK, Placement placement) {
          placement.capacity);
 }
 
-void place(Tensor& slot_TK, Tensor& token_N, Tensor& count_E, const Tensor& expert_TK, Placement placement) {
+void place(Tensor& slot_TK, Tensor& token_N, Tensor& count_PE, const Tensor& expert_TK, Placement placement) {
   Context& on = context(slot_TK.device());
   const std::int64_t tokens = expert_TK.dim(0), choices = expert_TK.dim(1), experts = placement.experts;
   const std::int32_t* expert = ptr<std::int32_t>(expert_TK);
   std::int32_t* slot = ptr<std::int32_t>(slot_TK);
-  const Chunks chunks(tokens * choices, experts);
+  const Chunks chunks(tokens * choices, placement.parts * experts);
 
   set_bytes(on, token_N, 0xff);  // -1
-  group_stably(on, "place", ptr<std::int32_t>(count_E), on.scratch<int>(chunks.scratch()), chunks,
-               ExpertOfKept{expert, placement.capacity > 0 ? slot : nullptr}, int(placement.owned(tokens)),
-               TakeRow{slot, ptr<std::int32_t>(token_N), int(choices)});
+  group_stably(
+      on, "place", ptr<std::int32_t>(count_PE), on.scratch<int>(chunks.scratch()), chunks,
+      KeyOfKept{expert, placement.capacity > 0 ? slot : nullptr, int(tokens * choices / placement.parts), int(experts)},
+      int(placement.owned(tokens)), TakeRow{slot, ptr<std::int32_t>(token_N), int(choices)});
 }
 
 }  // namespace switchyard::cuda
