@@ -12,12 +12,14 @@ namespace {
 
 thread_local bool recording = true;
 thread_local const char* scope = "";
+thread_local std::int64_t recorded = 0;  // ops, on this thread
 
 }  // namespace
 
 struct Variable::Node {
   const char* op = "leaf";
   const char* scope = "";
+  std::int64_t number = 0;  // among what its thread recorded
   Tensor value;
   Tensor grad;
   Tensor second_grad;  // of an op with two results: the second's gradient, left here, where the first's is
@@ -106,6 +108,7 @@ Variable record(const char* op, Tensor value, std::vector<Variable> inputs, Back
   if (recording && std::ranges::any_of(inputs, &Variable::requires_grad)) {
     out.node_->op = op;
     out.node_->scope = scope;
+    out.node_->number = ++recorded;
     out.node_->requires_grad = true;
     out.node_->inputs = std::move(inputs);
     out.node_->backward = std::move(backward);
@@ -130,22 +133,15 @@ std::pair<Variable, Variable> record(const char* op, Tensor first, Tensor second
 }
 
 void Variable::backward(const Tensor& dy) {
-  // Inputs before users; an explicit stack, because a deep model would overflow a recursive walk.
-  std::vector<Variable> order;
+  std::vector<Variable> order{*this};
   std::unordered_map<Node*, int> uses;  // of each node that needs a gradient, by nodes of this graph
-  std::vector<std::pair<Variable, std::size_t>> stack{{*this, 0}};
-  uses[node_.get()] = 0;
-  while (!stack.empty()) {
-    auto& [variable, next] = stack.back();
-    SY_CHECK(!variable.node_->spent, variable.node_->op, ": an earlier backward() has used this part of the graph up");
-    if (next == variable.node_->inputs.size()) {
-      order.push_back(variable);
-      stack.pop_back();
-      continue;
-    }
-    Variable input = variable.node_->inputs[next++];
-    if (input.requires_grad() && uses[input.node_.get()]++ == 0) stack.emplace_back(input, 0);
+  for (std::size_t i = 0; i < order.size(); ++i) {
+    const Node& node = *order[i].node_;
+    SY_CHECK(!node.spent, node.op, ": an earlier backward() has used this part of the graph up");
+    for (const Variable& input : node.inputs)
+      if (input.requires_grad() && uses[input.node_.get()]++ == 0) order.push_back(input);
   }
+  std::ranges::stable_sort(order, {}, [](const Variable& v) { return v.node_->number; });
 
   accumulate(dy);
   if (node_->inputs.empty() && node_->hook) node_->hook(*this);

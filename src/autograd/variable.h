@@ -52,7 +52,8 @@ class Variable {
   // compute copy is made anew.
   void arrives(std::function<void()> wait);
 
-  // Sends dy from here to every leaf, then lets go of what the graph saved: one pass a graph.
+  // Sends dy from here to every leaf, then lets go of what the graph saved: one pass a graph. Ops go backward in the
+  // reverse of the order in which they were recorded, so that what ran beside a collective does so again.
   void backward(const Tensor& dy);
 
  private:

@@ -91,6 +91,20 @@ TEST(Backward, SkipsWhatNeedsNoGradientAndEmptyGradients) {
   EXPECT_FALSE(constant.grad());
 }
 
+// Whatever the graph's shape: two chains that were recorded in turns go backward in turns.
+TEST(Backward, GoesThroughOpsInTheReverseOfTheirOrder) {
+  std::string order;
+  const auto step = [&order](const Variable& x, char name) {
+    return record("step", floats({1}, {0}), {x}, [&order, name](const Tensor& dy) -> Grads {
+      order += name;
+      return {dy};
+    });
+  };
+  const Variable a = step(leaf(1), 'a'), b = step(leaf(1), 'b'), c = step(b, 'c'), d = step(a, 'd'), e = step(c, 'e');
+  add(d, e).backward(floats({1}, {1}));
+  EXPECT_EQ(order, "edcba");
+}
+
 // A node that no gradient reaches still counts as done for its inputs' hooks.
 TEST(Backward, ABranchWithoutGradientHoldsNothingUp) {
   Variable x = leaf(1);
