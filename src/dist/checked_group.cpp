@@ -17,6 +17,7 @@ class CheckedGroup final : public ProcessGroup {
   int rank() const override { return group_->rank(); }
   int size() const override { return group_->size(); }
   bool carries(Device device) const override { return group_->carries(device); }
+  bool overlaps(Device device) const override { return group_->overlaps(device); }
   void set_timeout(double seconds) override { group_->set_timeout(seconds); }
   void barrier() override {
     compare({Collective::barrier});
@@ -60,6 +61,12 @@ class CheckedGroup final : public ProcessGroup {
     compare(Call::all_to_all(in));
     compare_rows(send, recv);
     group_->all_to_all(out, recv, in, send);
+  }
+  Wait do_start_all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in,
+                           std::span<const int> send) override {
+    compare(Call::all_to_all(in));
+    compare_rows(send, recv);
+    return group_->start_all_to_all(out, recv, in, send);
   }
   std::unique_ptr<ProcessGroup> do_split(int colour) override {
     compare({Collective::split});

@@ -61,10 +61,16 @@ Wait DeviceGroup::do_start_reduce_scatter(Tensor& out, const Tensor& in) {
 }
 
 void DeviceGroup::do_all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in, std::span<const int> send) {
-  if (is_for_host(in)) return host_->all_to_all(out, recv, in, send);
+  if (const Wait wait = do_start_all_to_all(out, recv, in, send)) wait();
+}
+
+Wait DeviceGroup::do_start_all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in,
+                                      std::span<const int> send) {
+  if (is_for_host(in)) return host_->start_all_to_all(out, recv, in, send);
   if (size() > 1) return device_all_to_all(out, recv, in, send);
   SY_CHECK(recv[0] == send[0], "all_to_all: rank 0 sends itself ", send[0], " rows and expects ", recv[0]);
   kernels(device_).copy(out, in);
+  return {};
 }
 
 std::unique_ptr<ProcessGroup> DeviceGroup::do_split(int colour) {

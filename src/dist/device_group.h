@@ -53,6 +53,7 @@ class DeviceGroup : public ProcessGroup {
   void do_reduce_scatter(Tensor& out, const Tensor& in) final;
   Wait do_start_reduce_scatter(Tensor& out, const Tensor& in) final;
   void do_all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in, std::span<const int> send) final;
+  Wait do_start_all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in, std::span<const int> send) final;
   std::unique_ptr<ProcessGroup> do_split(int colour) final;
   // Whether the call is the host group's; throws what went wrong before it.
   bool is_for_host(const Tensor& x);
@@ -64,7 +65,7 @@ class DeviceGroup : public ProcessGroup {
   virtual void device_broadcast(Tensor& x, int root) = 0;
   virtual Wait device_all_gather(Tensor& out, const Tensor& in) = 0;
   virtual Wait device_reduce_scatter(Tensor& out, const Tensor& in) = 0;
-  virtual void device_all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in,
+  virtual Wait device_all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in,
                                  std::span<const int> send) = 0;
   virtual std::unique_ptr<ProcessGroup> part(std::unique_ptr<ProcessGroup> host) = 0;
 

@@ -79,10 +79,11 @@ class HostStagedGroup final : public DeviceGroup {
     return {};
   }
 
-  void device_all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in, std::span<const int> send) override {
+  Wait device_all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in, std::span<const int> send) override {
     Tensor staged = out_.place_for(out);
     host().all_to_all(staged, recv, fetch(in), send);
     kernels(device()).copy(out, staged);
+    return {};
   }
 
   std::unique_ptr<ProcessGroup> part(std::unique_ptr<ProcessGroup> host) override {

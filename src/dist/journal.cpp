@@ -106,9 +106,15 @@ int Journal::join(GroupName name) {
   return static_cast<int>(groups_.size()) - 1;
 }
 
-void Journal::enter(int group, const Call& call) {
+std::int64_t Journal::enter(int group, const Call& call) {
   if (last_.size() == kRemembered) last_.pop_front();
   last_.push_back({group, ++groups_[static_cast<std::size_t>(group)].reached, call, Scope::current()});
+  return last_.back().number;
+}
+
+void Journal::leave(int group, std::int64_t number) {
+  for (Entry& entry : last_)
+    if (entry.group == group && entry.number == number) entry.is_over = true;
 }
 
 Account Journal::account(const std::string& path) const {

@@ -36,8 +36,9 @@ class Journal {
   const GroupName& name(int group) const { return groups_[static_cast<std::size_t>(group)].name; }
   std::int64_t reached(int group) const { return groups_[static_cast<std::size_t>(group)].reached; }
 
-  void enter(int group, const Call& call);
-  void leave() { last_.back().is_over = true; }
+  // Returns the collective's number.
+  std::int64_t enter(int group, const Call& call);
+  void leave(int group, std::int64_t number);
   Account account(const std::string& path) const;
 
  private:

@@ -243,6 +243,8 @@ class NcclGroup final : public DeviceGroup {
     }
   }
 
+  bool overlaps(Device on) const override { return on == device(); }
+
  private:
   void check() override { line_->check(); }
 
@@ -275,16 +277,15 @@ class NcclGroup final : public DeviceGroup {
 
   Wait device_reduce_scatter(Tensor& out, const Tensor& in) override {
     const ncclDataType_t type = in.dtype() == DType::f32 ? ncclFloat32 : ncclBfloat16;
-    return run(Call::reduce_scatter(in),
-               [&, n = static_cast<std::size_t>(out.numel())](CUstream_st* stream) {
-                 return ncclReduceScatter(in.bytes(), out.bytes(), n, type, ncclSum, comm_, stream);
-               });
+    return run(Call::reduce_scatter(in), [&, n = static_cast<std::size_t>(out.numel())](CUstream_st* stream) {
+      return ncclReduceScatter(in.bytes(), out.bytes(), n, type, ncclSum, comm_, stream);
+    });
   }
 
-  void device_all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in, std::span<const int> send) override {
+  Wait device_all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in, std::span<const int> send) override {
     const Shape row = in.shape().with(0, 1);
     const std::size_t width = static_cast<std::size_t>(row.numel()) * size_of(in.dtype());
-    run(Call::all_to_all(in), [&](CUstream_st* stream) {
+    return run(Call::all_to_all(in), [&](CUstream_st* stream) {
       ncclResult_t result = ncclGroupStart();
       const auto note = [&](ncclResult_t next) {  // the first error stays
         if (result == ncclSuccess || result == ncclInProgress) result = next;
@@ -302,7 +303,7 @@ class NcclGroup final : public DeviceGroup {
       }
       note(ncclGroupEnd());
       return result;
-    })();
+    });
   }
 
   std::unique_ptr<ProcessGroup> part(std::unique_ptr<ProcessGroup> host) override {

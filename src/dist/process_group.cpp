@@ -52,12 +52,27 @@ void check_rows(const Tensor& x, std::span<const int> counts, const ProcessGroup
            " rows, its tensor is ", x.shape());
 }
 
+void check_all_to_all(const ProcessGroup& group, const Tensor& out, std::span<const int> recv, const Tensor& in,
+                      std::span<const int> send) {
+  check_both(group, out, in, "all_to_all");
+  check_rows(out, recv, group, "recv");
+  check_rows(in, send, group, "send");
+  SY_CHECK(out.dtype() == in.dtype() && out.shape() == in.shape().with(0, out.dim(0)), "all_to_all: out is ",
+           out.dtype(), ' ', out.shape(), ", in is ", in.dtype(), ' ', in.shape());
+}
+
 std::int64_t bytes_of(const Tensor& x) { return static_cast<std::int64_t>(x.size_in_bytes()); }
 
 // To each other rank its share of my part, and to all of them my share of the result: 2 (g - 1)/g of the tensor.
 std::int64_t all_reduce_bytes(const ProcessGroup& group, const Tensor& x) {
   const Share mine = share_of(x.numel(), group.rank(), group.size());
   return (x.numel() + (group.size() - 2) * mine.count()) * static_cast<std::int64_t>(size_of(x.dtype()));
+}
+
+// The rows that leave this rank.
+std::int64_t all_to_all_bytes(const ProcessGroup& group, const Tensor& in, std::span<const int> send) {
+  const std::int64_t rows = in.dim(0), kept = send[static_cast<std::size_t>(group.rank())];
+  return rows > 0 ? bytes_of(in) / rows * (rows - kept) : 0;
 }
 
 }  // namespace
@@ -112,14 +127,16 @@ Wait ProcessGroup::start_reduce_scatter(Tensor& out, const Tensor& in) {
 }
 
 void ProcessGroup::all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in, std::span<const int> send) {
-  check_both(*this, out, in, "all_to_all");
-  check_rows(out, recv, *this, "recv");
-  check_rows(in, send, *this, "send");
-  SY_CHECK(out.dtype() == in.dtype() && out.shape() == in.shape().with(0, out.dim(0)), "all_to_all: out is ",
-           out.dtype(), ' ', out.shape(), ", in is ", in.dtype(), ' ', in.shape());
-  const std::int64_t rows = in.dim(0), kept = send[static_cast<std::size_t>(rank())];
-  count(Collective::all_to_all, rows > 0 ? bytes_of(in) / rows * (rows - kept) : 0);
+  check_all_to_all(*this, out, recv, in, send);
+  count(Collective::all_to_all, all_to_all_bytes(*this, in, send));
   do_all_to_all(out, recv, in, send);
+}
+
+Wait ProcessGroup::start_all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in,
+                                    std::span<const int> send) {
+  check_all_to_all(*this, out, recv, in, send);
+  count(Collective::all_to_all, all_to_all_bytes(*this, in, send));
+  return do_start_all_to_all(out, recv, in, send);
 }
 
 std::unique_ptr<ProcessGroup> ProcessGroup::split(int colour) {

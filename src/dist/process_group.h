@@ -30,6 +30,8 @@ class ProcessGroup {
   virtual void set_timeout(double) {}
   // Whether tensors there may be given to the calls below, all tensors of one call on the same device.
   virtual bool carries(Device device) const { return device == Device{}; }
+  // Whether what a start_ call begins with tensors there travels while the device computes.
+  virtual bool overlaps(Device) const { return false; }
 
   void all_reduce(Tensor& x, Reduce op);  // in place; f32 or i32, of one shape everywhere; a NaN is the largest
   // The same, begun and not awaited: what comes on the device until the returned Wait is called runs beside it and
@@ -48,6 +50,9 @@ class ProcessGroup {
   // in: my rows, send[i] of them for rank i, in rank order; out: recv[i] of them from rank i. Rows of any width and
   // type.
   void all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in, std::span<const int> send);
+  // The same, begun and not awaited; both live until the Wait is called.
+  [[nodiscard]] Wait start_all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in,
+                                      std::span<const int> send);
 
   // What this rank has sent in this group so far.
   const TrafficTable& traffic() const { return traffic_; }
@@ -77,6 +82,11 @@ class ProcessGroup {
     return {};
   }
   virtual void do_all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in, std::span<const int> send) = 0;
+  virtual Wait do_start_all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in,
+                                   std::span<const int> send) {
+    do_all_to_all(out, recv, in, send);
+    return {};
+  }
   virtual std::unique_ptr<ProcessGroup> do_split(int colour) = 0;
 
   void count(Collective collective, std::int64_t bytes);

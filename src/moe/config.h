@@ -7,6 +7,7 @@ namespace switchyard {
 
 enum class BalanceCounts { first, all };           // which choices count as load: Switch and GShard, or Mixtral
 enum class Dispatch { automatic, exact, padded };  // which rows travel to the experts
+enum class Overlap { automatic, on, off };         // whether rows travel while experts compute
 enum class BalanceScope { group, micro_batch };    // over which tokens load and probability are averaged
 
 // Experts, their router, and which blocks have them.
@@ -24,6 +25,7 @@ struct MoeConfig {
   double capacity_factor = 1.25;  // 0: dropless
   std::int64_t group_size = 0;    // 0: a sequence
   Dispatch dispatch = Dispatch::automatic;
+  Overlap overlap = Overlap::automatic;
   double balance_loss = 0.01;
   BalanceCounts balance_counts = BalanceCounts::first;
   BalanceScope balance_scope = BalanceScope::group;
@@ -49,6 +51,11 @@ struct MoeConfig {
         "rows that travel to the experts: exact, those that were kept, whose numbers the host must read; padded, as "
         "many as the capacity allows, so that it need not; auto pads on a GPU",
         {{"auto", Dispatch::automatic}, {"exact", Dispatch::exact}, {"padded", Dispatch::padded}});
+    v.choice(
+        "overlap", overlap,
+        "rows travel to experts and back in two halves, one while experts compute on the other, where a rank has an "
+        "even number of whole routing groups; auto: where they travel between GPUs through NCCL",
+        {{"auto", Overlap::automatic}, {"on", Overlap::on}, {"off", Overlap::off}});
     v.field("balance_loss", balance_loss, "coefficient of the load-balancing loss of each MoE block").between(0, 100);
     v.choice("balance_counts", balance_counts, "choices that count as load: first (Switch, GShard), all (Mixtral)",
              {{"first", BalanceCounts::first}, {"all", BalanceCounts::all}});

@@ -27,6 +27,38 @@ std::vector<int> block_sums(std::span<const std::int32_t> counts, std::size_t wi
   return sums;
 }
 
+// Padded steps bring the same counts each time, and find the order of the step before.
+class LastOrder {
+ public:
+  // received: [rank][local expert]
+  const ExpertOrder& of(const Counts& received, std::size_t local, Device device) {
+    if (order_.offsets_e1 && received == received_) return order_;
+    received_ = received;
+    order_ = {};
+
+    Counts offsets(local + 1, 0);
+    for (std::size_t i = 0; i < received.size(); ++i) offsets[i % local + 1] += received[i];
+    std::partial_sum(offsets.begin(), offsets.end(), offsets.begin());
+    order_.offsets_e1 = to_tensor(offsets, Device{});
+
+    Counts place;  // of each received row in expert order
+    Counts next(offsets.begin(), offsets.end() - 1);
+    for (std::size_t i = 0; i < received.size(); ++i)
+      for (std::int32_t row = 0; row < received[i]; ++row) place.push_back(next[i % local]++);
+    if (!std::ranges::is_sorted(place)) {
+      Counts source(place.size());
+      for (std::size_t row = 0; row < place.size(); ++row) source[std::size_t(place[row])] = std::int32_t(row);
+      order_.to_expert_R = to_tensor(source, device);
+      order_.from_expert_R = to_tensor(place, device);
+    }
+    return order_;
+  }
+
+ private:
+  Counts received_;  // what order_ was made for
+  ExpertOrder order_;
+};
+
 class AllToAllDispatcher final : public Dispatcher {
  public:
   AllToAllDispatcher(std::int64_t experts, ProcessGroup& group, int cut)
@@ -39,62 +71,83 @@ class AllToAllDispatcher final : public Dispatcher {
   }
 
   Dispatched dispatch(const Variable& x_TD, const Routing& routing) override {
-    // 1. how many rows each of my experts gets from whom, [rank][local expert], and how many go out, by expert
-    const Tensor counts = routing.rows_each > 0 ? Tensor{} : exchange_counts(routing.count_E);
-    const Counts padded(routing.rows_each > 0 ? experts_ * cut_ : 0, std::int32_t(routing.rows_each));
-    const std::span<const std::int32_t> all =
-        counts ? std::span(counts.data<std::int32_t>(), experts_ * (1 + cut_)) : std::span(padded);
-    const auto mine_E = all.first(experts_), theirs = all.last(experts_ * cut_);
+    // 1. how many rows go out, by expert, and how many each of my experts gets from whom
+    const std::vector<PartCounts> counts = counts_of(routing);
+    Counts sent;
+    for (const PartCounts& part : counts) sent.insert(sent.end(), part.sent_E.begin(), part.sent_E.end());
 
-    // 2. my rows, grouped by expert; experts are numbered rank by rank, so this groups them by rank too
-    const std::int64_t rows = std::accumulate(mine_E.begin(), mine_E.end(), std::int64_t{0});
+    // 2. my rows, grouped by part and expert; experts are numbered rank by rank, so this groups them by rank too
+    const std::int64_t rows = std::accumulate(sent.begin(), sent.end(), std::int64_t{0});
     Variable rows_ND = dispatch_rows(x_TD, routing.token_N.rows(0, rows), routing.slot_TK);
+    Tensor copied_N, copies_NC;
+    if (cut_ > 1) {
+      std::tie(copied_N, copies_NC) = copies_of(block_sums(sent, local_), x_TD.device());
+      rows_ND = dispatch_rows(rows_ND, copied_N, copies_NC);
+    }
 
     // 3. the rows travel, to each rank that has a part of the expert
-    Dispatched d;
-    d.rows_each = routing.rows_each * group_.size();
-    d.exchange = {block_sums(mine_E, local_, cut_), block_sums(theirs, local_)};
-    if (cut_ > 1) {
-      std::tie(d.copied_N, d.copies_NC) = copies_of(block_sums(mine_E, local_), x_TD.device());
-      rows_ND = dispatch_rows(rows_ND, d.copied_N, d.copies_NC);
-    }
-    d.rows_RD = all_to_all(rows_ND, d.exchange, group_);
+    std::vector<Exchange> parts;
+    for (const PartCounts& part : counts)
+      parts.push_back({block_sums(part.sent_E, local_, cut_), block_sums(part.received, local_)});
+    Outbound out(rows_ND, parts, group_);
 
-    // 4. they came rank by rank, and the experts want them expert by expert
-    d.order = order_of(theirs, x_TD.device());
-    if (d.order.to_expert_R) d.rows_RD = permute_rows(d.rows_RD, d.order.to_expert_R, d.order.from_expert_R);
-    return d;
+    // 4. meanwhile: they will come rank by rank, and the experts want them expert by expert
+    orders_.resize(std::max(orders_.size(), counts.size()));
+    std::vector<ExpertOrder> orders;
+    for (std::size_t part = 0; part < counts.size(); ++part)
+      orders.push_back(orders_[part].of(counts[part].received, local_, x_TD.device()));
+    return {.orders = std::move(orders),
+            .rows_each = routing.rows_each * group_.size(),
+            .out = std::move(out),
+            .home = Homebound(parts, group_),
+            .copied_N = copied_N,
+            .copies_NC = copies_NC};
   }
 
-  Variable combine(const Variable& y_RD, const Dispatched& d, const Routing& routing) override {
-    Variable rows = y_RD;
-    if (d.order.to_expert_R) rows = permute_rows(rows, d.order.from_expert_R, d.order.to_expert_R);
-    rows = all_to_all(rows, d.exchange.reversed(), group_);
-    if (d.copied_N) rows = sum_slots(rows, d.copied_N, d.copies_NC);
-    return combine_rows(rows, routing.weight_TK, routing.slot_TK);
+  Variable combine(Dispatched& sent, const Routing& routing) override {
+    Variable rows_ND = sent.home.arrive();
+    if (sent.copied_N) rows_ND = sum_slots(rows_ND, sent.copied_N, sent.copies_NC);
+    return combine_rows(rows_ND, routing.weight_TK, routing.slot_TK);
   }
 
  private:
-  // On the host, in one read: the counts that this rank sends, by expert, and behind them those that it gets, by rank.
-  Tensor exchange_counts(const Tensor& count_E) const {
-    const std::vector<int> one(std::size_t(group_.size()), 1);
-    const Shape by_rank{group_.size(), std::int64_t(local_)};
-    Tensor all = Tensor::empty({count_E.numel() + by_rank.numel()}, DType::i32, count_E.device());
-    Tensor mine = all.rows(0, count_E.numel()), theirs = all.rows(count_E.numel(), all.numel()).view(by_rank);
-    kernels(count_E.device()).copy(mine, count_E);
-    group_.all_to_all(theirs, one, cut_ > 1 ? for_each_rank(mine, by_rank) : mine.view(by_rank), one);
-    return to_device(all, Device{});
+  // Of one part: how many rows this rank sends, by expert, and gets, [rank][local expert].
+  struct PartCounts {
+    Counts sent_E, received;
+  };
+
+  std::vector<PartCounts> counts_of(const Routing& routing) const {
+    const auto parts = std::size_t(routing.count_PE.dim(0));
+    if (routing.rows_each == 0) return exchange_counts(to_device(routing.count_PE, Device{}), parts);
+    const auto each = std::int32_t(routing.rows_each);
+    return std::vector(parts, PartCounts{Counts(experts_, each), Counts(experts_ * cut_, each)});
   }
 
-  // The counts of each rank's experts, which `cut` neighbours have alike.
-  Tensor for_each_rank(const Tensor& count_E, Shape by_rank) const {
-    Tensor counts = Tensor::empty(by_rank, DType::i32, count_E.device());
-    const std::int64_t cut(cut_), local(local_);
-    for (std::int64_t r = 0; r < by_rank[0]; ++r) {
-      Tensor row = counts.rows(r, r + 1);
-      kernels(count_E.device()).copy(row, count_E.rows(r / cut * local, (r / cut + 1) * local));
-    }
-    return counts;
+  // All parts' counts in one exchange of host memory; the `cut` neighbours of a block are told alike.
+  std::vector<PartCounts> exchange_counts(const Tensor& count_PE, std::size_t parts) const {
+    const auto ranks = std::size_t(group_.size());
+    const std::int32_t* const mine = count_PE.data<std::int32_t>();
+    Counts told;
+    for (std::size_t r = 0; r < ranks; ++r)
+      for (std::size_t part = 0; part < parts; ++part) {
+        const std::int32_t* const block = mine + part * experts_ + r / cut_ * local_;
+        told.insert(told.end(), block, block + local_);
+      }
+    const std::vector<int> one(ranks, 1);
+    const Tensor out = to_tensor(told, Device{}).view({group_.size(), std::int64_t(parts * local_)});
+    Tensor in = empty_like(out);
+    group_.all_to_all(in, one, out, one);
+
+    std::vector<PartCounts> all(parts);
+    const std::int32_t* theirs = in.data<std::int32_t>();
+    for (std::size_t part = 0; part < parts; ++part)
+      all[part].sent_E.assign(mine + part * experts_, mine + (part + 1) * experts_);
+    for (std::size_t r = 0; r < ranks; ++r)
+      for (PartCounts& part : all) {
+        part.received.insert(part.received.end(), theirs, theirs + local_);
+        theirs += local_;
+      }
+    return all;
   }
 
   // For rows that go block by block to `cut` ranks each: which row each copy is of (N), and the copies of each (N, C).
@@ -112,37 +165,24 @@ class AllToAllDispatcher final : public Dispatcher {
     return {to_tensor(copied, device), to_tensor(copies, device).view({row, std::int64_t(cut_)})};
   }
 
-  // Padded steps bring the same counts each time, and find the order of the step before.
-  const ExpertOrder& order_of(std::span<const std::int32_t> theirs, Device device) {
-    if (order_.offsets_e1 && std::ranges::equal(theirs, ordered_)) return order_;
-    ordered_.assign(theirs.begin(), theirs.end());
-    order_ = {};
-
-    Counts offsets(local_ + 1, 0);
-    for (std::size_t i = 0; i < theirs.size(); ++i) offsets[i % local_ + 1] += theirs[i];
-    std::partial_sum(offsets.begin(), offsets.end(), offsets.begin());
-    order_.offsets_e1 = to_tensor(offsets, Device{});
-
-    Counts place;  // of each received row in expert order
-    Counts next(offsets.begin(), offsets.end() - 1);
-    for (std::size_t i = 0; i < theirs.size(); ++i)
-      for (std::int32_t row = 0; row < theirs[i]; ++row) place.push_back(next[i % local_]++);
-    if (!std::ranges::is_sorted(place)) {
-      Counts source(place.size());
-      for (std::size_t row = 0; row < place.size(); ++row) source[std::size_t(place[row])] = std::int32_t(row);
-      order_.to_expert_R = to_tensor(source, device);
-      order_.from_expert_R = to_tensor(place, device);
-    }
-    return order_;
-  }
-
   std::size_t experts_, cut_, local_;
   ProcessGroup& group_;
-  Counts ordered_;  // the counts that order_ was made for
-  ExpertOrder order_;
+  std::vector<LastOrder> orders_;  // by part
 };
 
 }  // namespace
+
+ExpertRows Dispatched::arrive(std::size_t part) {
+  const ExpertOrder& order = orders[part];
+  Variable rows_RD = out.arrive(part);
+  if (order.to_expert_R) rows_RD = permute_rows(rows_RD, order.to_expert_R, order.from_expert_R);
+  return {rows_RD, order.offsets_e1, rows_each};
+}
+
+void Dispatched::leave(std::size_t part, const Variable& y_RD) {
+  const ExpertOrder& order = orders[part];
+  home.leave(part, order.to_expert_R ? permute_rows(y_RD, order.from_expert_R, order.to_expert_R) : y_RD);
+}
 
 std::unique_ptr<Dispatcher> make_dispatcher(std::int64_t experts, ProcessGroup& group, int cut) {
   return std::make_unique<AllToAllDispatcher>(experts, group, cut);

@@ -1,8 +1,9 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
-#include "dist/collectives.h"
+#include "dist/exchange.h"
 #include "moe/routing.h"
 
 namespace switchyard {
@@ -13,14 +14,25 @@ struct ExpertOrder {
   Tensor to_expert_R, from_expert_R;
 };
 
-// Rows in expert order, ready for the experts of this rank, and the way home.
-struct Dispatched {
+// Rows of one part in expert order, ready for the experts of this rank.
+struct ExpertRows {
   Variable rows_RD;
-  ExpertOrder order;
+  Tensor offsets_e1;
   std::int64_t rows_each = 0;  // of every local expert where that is known beforehand, else 0
-  // read by combine()
-  Exchange exchange;
+};
+
+// Tokens on their way to their experts and home again. All parts have left; each part arrives when it is asked for, and
+// what the experts made of it leaves.
+struct Dispatched {
+  std::vector<ExpertOrder> orders;  // by part
+  std::int64_t rows_each = 0;
+  Outbound out;
+  Homebound home;
   Tensor copied_N, copies_NC;  // which row each copy is of, and the copies of each row; empty where there is one each
+
+  std::size_t parts() const { return orders.size(); }
+  ExpertRows arrive(std::size_t part);
+  void leave(std::size_t part, const Variable& y_RD);
 };
 
 // Moves tokens to their experts and back. dispatch and combine are each other's transpose.
@@ -28,13 +40,14 @@ class Dispatcher {
  public:
   virtual ~Dispatcher() = default;
   virtual Dispatched dispatch(const Variable& x_TD, const Routing& routing) = 0;
-  virtual Variable combine(const Variable& y_RD, const Dispatched& sent, const Routing& routing) = 0;
+  // After all parts have left.
+  virtual Variable combine(Dispatched& sent, const Routing& routing) = 0;
 };
 
 // Experts spread over `group`, a contiguous block of them on every `cut` neighbouring ranks, each of which has a part
 // of their width: a copy of a row goes to each of these, and what comes back is summed. Rows travel by all-to-all. Only
 // rows that were kept travel, or, where the routing is padded, all that experts own: then every rank must bring as many
-// tokens, and the host reads nothing. A group of one is the local case.
+// tokens, and the host reads nothing. A group of one is the local case. Every rank's routing has as many parts.
 std::unique_ptr<Dispatcher> make_dispatcher(std::int64_t experts, ProcessGroup& group, int cut = 1);
 
 }  // namespace switchyard

@@ -67,12 +67,14 @@ bool Router::pads(Device device) const {
          (config_.dispatch == Dispatch::automatic && device.type == DeviceType::cuda);
 }
 
-Routing Router::operator()(const Variable& x_TD, Capacity capacity, float share) const {
+Routing Router::operator()(const Variable& x_TD, Capacity capacity, float share, std::int64_t parts) const {
   const std::int64_t tokens = x_TD.shape()[0], experts = config_.experts, top_k = config_.top_k;
   const bool enforced = capacity == Capacity::enforced;
   const std::int64_t group = enforced ? config_.group_size : std::max<std::int64_t>(tokens, 1);
   SY_CHECK(tokens * tensor_.size() % group == 0, "router: ", tokens, " tokens on each of ", tensor_.size(),
            " ranks are no multiple of a routing group of ", group);
+  SY_CHECK(parts == 1 || tokens % (parts * group) == 0, "router: ", tokens, " tokens in groups of ", group,
+           " do not make ", parts, " parts");
   const Device device = x_TD.device();
   const Kernels& k = kernels(device);
 
@@ -81,8 +83,11 @@ Routing Router::operator()(const Variable& x_TD, Capacity capacity, float share)
   const TopK chosen = switchyard::top_k(scores.p_TE, top_k, config_.renormalise ? Renormalise::yes : Renormalise::no);
 
   const std::int64_t capacity_rows = enforced ? expert_capacity(config_.capacity_factor, top_k, group, experts) : 0;
-  const Placement placement{
-      .experts = experts, .group = group, .capacity = capacity_rows, .padded = capacity_rows > 0 && pads(device)};
+  const Placement placement{.experts = experts,
+                            .group = group,
+                            .capacity = capacity_rows,
+                            .padded = capacity_rows > 0 && pads(device),
+                            .parts = parts};
   const bool has_whole_groups = tokens % group == 0;
   const Tensor expert_AK = has_whole_groups ? chosen.expert_TK : chosen_by_all(chosen.expert_TK);
   const std::int64_t first = has_whole_groups ? 0 : tokens * tensor_.rank();
@@ -93,9 +98,9 @@ Routing Router::operator()(const Variable& x_TD, Capacity capacity, float share)
   routing.weight_TK = chosen.weight_TK;
   routing.slot_TK = slot_AK.rows(first, first + tokens);
   routing.token_N = Tensor::empty({placement.rows(tokens, top_k)}, DType::i32, device);
-  routing.count_E = Tensor::empty({experts}, DType::i32, device);
+  routing.count_PE = Tensor::empty({parts, experts}, DType::i32, device);
   routing.rows_each = placement.owned(tokens);
-  k.place(routing.slot_TK, routing.token_N, routing.count_E, chosen.expert_TK, placement);
+  k.place(routing.slot_TK, routing.token_N, routing.count_PE, chosen.expert_TK, placement);
 
   const Tensor load = config_.balance_scope == BalanceScope::micro_batch ? micro_batch_load_GE(chosen.expert_TK)
                                                                          : load_GE(expert_AK, group, tokens);
@@ -104,7 +109,7 @@ Routing Router::operator()(const Variable& x_TD, Capacity capacity, float share)
   routing.loss_1 =
       add(times(balance, static_cast<float>(config_.balance_loss)), times(z, static_cast<float>(config_.z_loss)));
 
-  routing.stats = {.kept_E = routing.count_E,
+  routing.stats = {.kept_PE = routing.count_PE,
                    .balance_1 = balance.value(),
                    .z_1 = z.value(),
                    .entropy_1 = Tensor::empty({1}, DType::f32, device),

@@ -29,8 +29,9 @@ class Router {
 
   // x (T, d_model). `share` is 1 / tokens of the global batch, so that losses sum up. With capacity enforced, the rows
   // of the tensor group together are a multiple of the routing group, which may lie over several of its ranks: these
-  // then tell each other what they chose. Else the tokens of the call are one group and nothing is dropped.
-  Routing operator()(const Variable& x_TD, Capacity capacity, float share) const;
+  // then tell each other what they chose. Else the tokens of the call are one group and nothing is dropped. Several
+  // `parts` are equal, and of whole routing groups.
+  Routing operator()(const Variable& x_TD, Capacity capacity, float share, std::int64_t parts = 1) const;
 
  private:
   bool pads(Device device) const;

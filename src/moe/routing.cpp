@@ -3,11 +3,11 @@
 namespace switchyard {
 
 RoutingStats RoutingStats::none(std::int64_t experts, Device device) {
-  const auto zeros = [&](std::int64_t n, DType dtype) { return Tensor::zeros({n}, dtype, device); };
-  return {.kept_E = zeros(experts, DType::i32),
-          .balance_1 = zeros(1, DType::f32),
-          .z_1 = zeros(1, DType::f32),
-          .entropy_1 = zeros(1, DType::f32)};
+  const auto zero = [&] { return Tensor::zeros({1}, DType::f32, device); };
+  return {.kept_PE = Tensor::zeros({1, experts}, DType::i32, device),
+          .balance_1 = zero(),
+          .z_1 = zero(),
+          .entropy_1 = zero()};
 }
 
 }  // namespace switchyard

@@ -58,7 +58,7 @@ void StepSums::reduce_into(StepMetrics& m, ProcessGroup& world) const {
   for (const auto& blocks : stats_)
     for (const RoutingStats& block : blocks) {
       floats.insert(floats.end(), {block.balance_1, block.z_1, block.entropy_1});
-      counts.push_back(block.kept_E);
+      counts.push_back(block.kept_PE);
     }
   const std::vector<float> told = read<float>(floats);
   const std::vector<std::int32_t> kept_rows = read<std::int32_t>(counts);
@@ -75,8 +75,10 @@ void StepSums::reduce_into(StepMetrics& m, ProcessGroup& world) const {
       layer.entropy += *next_told++;
       layer.tokens += blocks[i].tokens;
       layer.choices += blocks[i].choices;
-      layer.kept.resize(static_cast<std::size_t>(blocks[i].kept_E.numel()));
-      for (std::int64_t& kept : layer.kept) kept += *next_kept++;
+      const auto experts = static_cast<std::size_t>(blocks[i].kept_PE.dim(1));
+      layer.kept.resize(experts);
+      for (std::size_t n = 0; n < experts * static_cast<std::size_t>(blocks[i].kept_PE.dim(0)); ++n)
+        layer.kept[n % experts] += *next_kept++;
     }
 
   std::vector<float> sums{static_cast<float>(loss)};

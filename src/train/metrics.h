@@ -34,12 +34,14 @@ std::string to_json(const StepMetrics& metrics);
 class StepSums {
  public:
   void add(const ModelResult& result);
+  // What this rank's routers saw, by micro-batch and MoE block.
+  const std::vector<std::vector<RoutingStats>>& stats() const { return stats_; }
   // Fills loss, balance_loss, z_loss, drop_fraction, router_entropy and expert_load. One all-reduce; every rank calls.
   void reduce_into(StepMetrics& metrics, ProcessGroup& world) const;
 
  private:
-  std::vector<Tensor> losses_;                    // by micro-batch
-  std::vector<std::vector<RoutingStats>> stats_;  // by micro-batch and MoE block
+  std::vector<Tensor> losses_;  // by micro-batch
+  std::vector<std::vector<RoutingStats>> stats_;
 };
 
 // metrics.jsonl of a run: one object a step. A resumed run goes on after the step that it resumed from; what an

@@ -7,6 +7,7 @@
 #include <limits>
 #include <numeric>
 
+#include "dist/exchange.h"
 #include "grad_check.h"
 #include "ranks.h"
 
@@ -184,7 +185,6 @@ Tensor rows_at_receiver(ProcessGroup& group, std::int64_t width,
 float row_value(int from, int to, int i, std::int64_t d) {
   return static_cast<float>(from * 1000 + to * 100 + i * 10) + static_cast<float>(d);
 }
-float row_gradient(int from, int to, int i, std::int64_t d) { return -3 * row_value(from, to, i, d) + 1; }
 
 TEST(AllToAll, CarriesUnevenRowsOfEveryType) {
   on_ranks([](ProcessGroup& group) {
@@ -220,18 +220,21 @@ TEST(AllToAll, CarriesRowsOfAnyRank) {
   });
 }
 
-// y holds the rows that were sent here; the gradient of a row is what its receiver has for it, found by name. A rank
-// without rows records too, or its peers would wait in backward.
-TEST(AllToAll, GradientsComeBackTheWayTheRowsWent) {
+// What was begun is there after Wait, though another has begun in between.
+TEST(AllToAll, TwoMayBeUnderWayAtOnce) {
   on_ranks([](ProcessGroup& group) {
-    const Exchange rows = uneven_exchange(group);
-    Variable x(rows_at_sender(group, 3, row_value), true);
-    Variable y = all_to_all(x, rows, group);
-    EXPECT_TRUE(same_bits(y.value(), rows_at_receiver(group, 3, row_value)));
-    EXPECT_TRUE(y.requires_grad());
-    y.backward(rows_at_receiver(group, 3, row_gradient));
-    ASSERT_TRUE(x.grad());
-    EXPECT_TRUE(same_bits(x.grad(), rows_at_sender(group, 3, row_gradient)));
+    const Exchange rows = uneven_exchange(group), back = rows.reversed();
+    const Tensor there = rows_at_sender(group, 3, row_value),
+                 here = cast(rows_at_receiver(group, 2, row_value), DType::bf16);
+    Tensor first = Tensor::empty({sum(rows.recv), 3}, DType::f32, Device{});
+    Tensor second = Tensor::empty({sum(rows.send), 2}, DType::bf16, Device{});
+    const Wait first_came = group.start_all_to_all(first, rows.recv, there, rows.send);
+    const Wait second_came = group.start_all_to_all(second, back.recv, here, back.send);
+    group.barrier();
+    if (first_came) first_came();
+    EXPECT_TRUE(same_bits(first, rows_at_receiver(group, 3, row_value)));
+    if (second_came) second_came();
+    EXPECT_TRUE(same_bits(second, cast(rows_at_sender(group, 2, row_value), DType::bf16)));
   });
 }
 
@@ -300,6 +303,7 @@ TEST(ProcessGroup, RefusesWrongArguments) {
     EXPECT_THROW(group.all_to_all(out, negative, in, one), Error);
     EXPECT_THROW(group.all_to_all(out, one, in.rows(0, 0), one), Error);
     EXPECT_THROW(group.all_to_all(narrow, one, in, one), Error);
+    EXPECT_THROW(static_cast<void>(group.start_all_to_all(narrow, one, in, one)), Error);
     EXPECT_THROW(group.split(-1), Error);
     group.barrier();
   });

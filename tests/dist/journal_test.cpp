@@ -27,7 +27,7 @@ TEST(Journal, AccountsForTheGroupThatIsAskedAbout) {
   EXPECT_EQ(rank.account()->reached, 0);
   EXPECT_EQ(rank.account()->story, "has come to no collective");
   rank.journal.enter(rank.world, kBarrier);
-  rank.journal.leave();
+  rank.journal.leave(rank.world, 1);
   rank.journal.enter(rank.part, sum_of(3));
   EXPECT_EQ(rank.account()->reached, 1);
   EXPECT_EQ(rank.account()->calls, (std::map<std::int64_t, std::string>{{1, "barrier"}}));
@@ -35,7 +35,18 @@ TEST(Journal, AccountsForTheGroupThatIsAskedAbout) {
   EXPECT_EQ(rank.account()->story,
             "waits in all_reduce(sum) of f32 (3) (collective 1 of ranks 0 and 1); before: barrier (collective 1 of "
             "ranks 0, 1 and 2)");
-  rank.journal.leave();
+  rank.journal.leave(rank.part, 1);
+  EXPECT_EQ(rank.account()->story.substr(0, 18), "is past all_reduce");
+}
+
+// Of two collectives that are under way at once either may end first.
+TEST(Journal, EndsTheCollectiveThatIsNamed) {
+  Rank rank;
+  const std::int64_t first = rank.journal.enter(rank.world, kBarrier),
+                     second = rank.journal.enter(rank.world, sum_of(3));
+  rank.journal.leave(rank.world, first);
+  EXPECT_EQ(rank.account()->story.substr(0, 19), "waits in all_reduce");
+  rank.journal.leave(rank.world, second);
   EXPECT_EQ(rank.account()->story.substr(0, 18), "is past all_reduce");
 }
 

@@ -43,6 +43,20 @@ const std::map<std::string, Way> kWays{
          }
        });
      }},
+    // the others have begun two exchanges, and await the first
+    {"started",
+     [](ProcessGroup& world) {
+       world.set_timeout(2);
+       sum(world);
+       if (world.rank() == 1) std::raise(SIGSTOP);
+       const std::vector<int> one(std::size_t(world.size()), 1);
+       const Tensor in = Tensor::zeros({world.size(), 100'000}, DType::f32, Device{});
+       Tensor first = empty_like(in), second = empty_like(in);
+       const Wait first_came = world.start_all_to_all(first, one, in, one);
+       const Wait second_came = world.start_all_to_all(second, one, in, one);
+       first_came();
+       second_came();
+     }},
     // rank 2 waits for rank 0, which waits for rank 1
     {"stop_behind",
      [](ProcessGroup& world) {

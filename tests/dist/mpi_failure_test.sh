@@ -12,7 +12,7 @@ ranks=3
 case $way in  # exit code; the ranks that speak; what each says, or somebody where none does
   abort | leave) want=5 speakers="1" says="rank 1 fails on purpose" ;;
   kill) want=137 speakers="" says="rank 1 with PID" ;;  # mpirun sees it first
-  stop | spin) want=$hang speakers="0 2" says=$silent ;;
+  stop | spin | started) want=$hang speakers="0 2" says=$silent ;;
   stop_behind) want=$hang speakers="0 2 3" says=$silent ranks=4 ;;
   call) want=$hang speakers="0 2" says="rank 1 calls broadcast(root 1) of i64 (1) where ranks 0 and 2 call all_reduce(sum) of f32 (3)" ;;
   shape) want=$hang speakers="0 1 2" says="rank 1 calls all_reduce(sum) of f32 (5000) where ranks 0 and 2 call all_reduce(sum) of f32 (3)" ;;

@@ -36,8 +36,9 @@ TEST(Traffic, EqualsTheClosedFormulas) {
     const Tensor in = Tensor::zeros({g * (me + 1), 3}, DType::bf16, Device{});
     Tensor out = Tensor::zeros({g * (g + 1) / 2, 3}, DType::bf16, Device{});
     group->all_to_all(out, recv, in, send);
+    if (const Wait wait = group->start_all_to_all(out, recv, in, send)) wait();
     EXPECT_EQ(group->traffic()[static_cast<std::size_t>(Collective::all_to_all)],
-              (Traffic{.calls = 1, .bytes = (g - 1) * (me + 1) * 3 * 2}));
+              (Traffic{.calls = 2, .bytes = 2 * (g - 1) * (me + 1) * 3 * 2}));
   });
 }
 

@@ -80,8 +80,8 @@ inline ModelRun run_model(const SmallModel& small, ProcessGroup& world, const Pa
     if (mesh.is_last()) losses.data<float>()[0] += result.out.value().data<float>()[0];
     losses.data<float>()[1] += result.lm_loss_1.data<float>()[0];
     for (const RoutingStats& block : result.stats)
-      for (std::int64_t e = 0; e < small.moe.experts; ++e)
-        kept.data<std::int32_t>()[e] += block.kept_E.data<std::int32_t>()[e];
+      for (std::int64_t i = 0; i < block.kept_PE.numel(); ++i)
+        kept.data<std::int32_t>()[i % small.moe.experts] += block.kept_PE.data<std::int32_t>()[i];
   };
   Pipeline(model, mesh)
       .step({.micro_batches = small.micro_batches, .batch = micro_batch, .forward = told, .last_backward = [] {}});

@@ -57,6 +57,14 @@ TEST(ModelLayouts, EqualOneRankWithMicroBatchesAndRecomputation) {
   check_every_layout(small);
 }
 
+TEST(ModelLayouts, EqualOneRankWithHalfTheRowsOnTheirWay) {
+  SmallModel small;
+  small.moe.overlap = Overlap::on;
+  small.moe.group_size = 4;
+  small.recompute = Recompute::ffn;
+  check_every_layout(small);
+}
+
 TEST(Recompute, GivesTheSameBits) {
   test::on_ranks({2}, [](ProcessGroup& world) {
     for (const ParallelConfig& parallel : {ParallelConfig{.expert = 2}, {.tensor = 2, .expert = 2}}) {

@@ -78,13 +78,25 @@ MoeConfig padded(MoeConfig config) {
   return config;
 }
 
+// In halves, of one group each where there are 8 tokens.
+MoeConfig overlapped(MoeConfig config) {
+  config.group_size = 4;
+  config.overlap = Overlap::on;
+  return config;
+}
+
 // Switch top-1 with and without drops, GShard/GLaM top-2, Mixtral, and three choices; then with all rows that experts
-// own, the empty ones too.
+// own, the empty ones too; then in halves.
 const std::vector<MoeConfig> kRouters{
-    config_of(1, false, 1.0, BalanceCounts::first),        config_of(1, false, 0, BalanceCounts::first),
-    config_of(2, true, 1.0, BalanceCounts::first),         config_of(2, true, 0, BalanceCounts::all),
-    config_of(3, true, 0.75, BalanceCounts::all),          padded(config_of(1, false, 1.0, BalanceCounts::first)),
+    config_of(1, false, 1.0, BalanceCounts::first),
+    config_of(1, false, 0, BalanceCounts::first),
+    config_of(2, true, 1.0, BalanceCounts::first),
+    config_of(2, true, 0, BalanceCounts::all),
+    config_of(3, true, 0.75, BalanceCounts::all),
+    padded(config_of(1, false, 1.0, BalanceCounts::first)),
     padded(config_of(2, true, 1.0, BalanceCounts::first)),
+    overlapped(config_of(2, true, 1.0, BalanceCounts::first)),
+    overlapped(padded(config_of(3, true, 0.75, BalanceCounts::all))),
 };
 
 class MoeRouters : public testing::TestWithParam<std::size_t> {
@@ -112,11 +124,12 @@ TEST_P(MoeRouters, MatchTheDefinition) {
   EXPECT_NEAR(at(result.stats.z_1, 0), expected.z, 1e-5 * expected.z);
   EXPECT_NEAR(at(result.loss_1.value(), 0), 0.3 * expected.balance + 0.2 * expected.z, 1e-5 * (1 + expected.z));
 
-  const auto* load = result.stats.kept_E.data<std::int32_t>();
-  EXPECT_EQ(std::accumulate(load, load + 4, 0), kept);
-  if (config().top_k < 4) {
-    EXPECT_EQ(load[2], 0) << "expert 2 was to stay empty";
-  }
+  const Tensor& load_PE = result.stats.kept_PE;
+  const auto* load = load_PE.data<std::int32_t>();
+  EXPECT_EQ(load_PE.shape(), (Shape{config().overlap == Overlap::on ? 2 : 1, 4}));
+  EXPECT_EQ(std::accumulate(load, load + load_PE.numel(), 0), kept);
+  for (std::int64_t part = 0; part < load_PE.dim(0); ++part)
+    EXPECT_EQ(load[part * 4 + 2], 0) << "expert 2 was to stay empty";
   if (config().capacity_factor > 0) {
     EXPECT_LT(kept, 16 * config().top_k) << "the case was to drop something";
   }

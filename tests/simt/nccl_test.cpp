@@ -4,9 +4,9 @@
 #include <thread>
 
 #include "autograd/ops.h"
-#include "dist/collectives.h"
 #include "dist/device_collectives.h"
 #include "dist/device_group.h"
+#include "dist/exchange.h"
 #include "dist/gradients.h"
 #include "dist/host.h"
 #include "simt/nccl_faults.h"
@@ -95,6 +95,38 @@ TEST_F(Nccl, WhatIsStartedRunsBesideTheDevice) {
     wait();
     kernels(gpu).add(x, x);
     expect_near(to_device(x, Device{}), floats({2}, {4, 8}), 0);
+  });
+}
+
+// The same of two exchanges of rows, which come in their order.
+TEST_F(Nccl, RowsTravelBesideTheDevice) {
+  std::atomic<bool> go = false;
+  run_nccl_ranks(2, kLate, [&](ProcessGroup& group, ProcessGroup& host) {
+    const Device gpu = gpu_of(host);
+    EXPECT_TRUE(group.overlaps(gpu));
+    EXPECT_FALSE(group.overlaps(Device{}));
+    const std::vector<int> one(2, 1);
+    const float me = float(host.rank());
+    const Tensor in = to_device(floats({2, 1}, {10 * me, 10 * me + 1}), gpu);
+    Tensor first = Tensor::zeros({2, 1}, DType::f32, gpu), second = Tensor::zeros({2, 1}, DType::f32, gpu);
+    group.all_to_all(first, one, in, one);
+    kernels(gpu).zero(first);
+
+    if (host.rank() == 1)
+      while (!go) std::this_thread::yield();
+    const Wait first_came = group.start_all_to_all(first, one, in, one);
+    const Wait second_came = group.start_all_to_all(second, one, first, one);
+    Tensor y = to_device(floats({2}, {5, 5}), gpu);
+    kernels(gpu).add(y, y);
+    expect_near(to_device(y, Device{}), floats({2}, {10, 10}), 0);
+    if (host.rank() == 0) {
+      expect_near(to_device(first, Device{}), floats({2, 1}, {0, 0}), 0);  // rank 1 is not there yet
+      go = true;
+    }
+    first_came();
+    expect_near(to_device(first, Device{}), floats({2, 1}, {me, 10 + me}), 0);
+    second_came();
+    expect_near(to_device(second, Device{}), to_device(in, Device{}), 0);  // each sent back what it had got
   });
 }
 
@@ -212,7 +244,7 @@ TEST_F(Nccl, GradientBucketsLeaveDuringBackward) {
           rows.send[std::size_t(1 - mesh.experts->rank())] = rows.recv[std::size_t(1 - mesh.experts->rank())] =
               int(y.shape()[0]);
           for (std::size_t p = kind; p < parameters.size(); p += 3)
-            y = times(all_to_all(add(y, parameters[p].variable), rows, *mesh.experts), 0.5f);
+            y = times(Outbound(add(y, parameters[p].variable), {rows}, *mesh.experts).arrive(0), 0.5f);
           y.backward(
               to_device(test::random(y.shape(), unsigned(100 * batch + 10 * host.rank()) + unsigned(kind)), gpu));
         }
@@ -268,7 +300,7 @@ TEST_F(Nccl, TrainsAsOnTheCpu) {
     run_ranks(2, [&](ProcessGroup& world) {
       const test::RunDir dir(text("nccl-", gpus), world);
       // Experts everywhere, spread, beside a shared-out optimizer, cut; dense layers cut, with routing groups over both
-      // ranks; a stage on each.
+      // ranks; a stage on each. Spread experts of whole groups take them in two halves through NCCL.
       int number = 0;
       for (const ParallelConfig& parallel : {ParallelConfig{.data = 2},
                                              {.data = 2, .expert = 2},
@@ -283,6 +315,7 @@ TEST_F(Nccl, TrainsAsOnTheCpu) {
           config.parallel = parallel;
           config.run.device = device;
           config.run.dir += text("-", number, device == DeviceChoice::cpu ? "-cpu" : "-gpu");
+          config.moe.dispatch = number % 2 ? Dispatch::exact : Dispatch::automatic;
           config.train.recompute = Recompute::block;
           config.train.micro_batch = parallel.data == 1 ? 1 : 2;
           Trainer trainer(config, world, ProgressStyle::none);

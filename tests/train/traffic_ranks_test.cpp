@@ -34,9 +34,23 @@ Sums sent_by_all(const Mesh& mesh, ProcessGroup& world) {
   return over_all(mine, world);
 }
 
+// Of the rows that experts kept, one for each part of an expert on another rank.
+std::int64_t rows_to_others(const Config& c, const StepSums& step, const ProcessGroup& experts) {
+  const std::int64_t all = c.moe.experts, parts = c.parallel.expert_tensor, local = all * parts / experts.size();
+  std::int64_t rows = 0;
+  for (const auto& blocks : step.stats())
+    for (const RoutingStats& block : blocks)
+      for (std::int64_t i = 0; i < block.kept_PE.numel(); ++i) {
+        const bool is_mine = i % all / local == experts.rank() / parts;
+        rows += block.kept_PE.data<std::int32_t>()[i] * (parts - is_mine);
+      }
+  return rows;
+}
+
 // docs/communication.md, "A training step", for one dense and one MoE block in f32, on one stage or one each, and two
-// micro-batches: what this rank sends, and for a group's all-reduce its first rank in all's stead.
-Sums expected(const Config& c, Learner& learner) {
+// micro-batches: what this rank sends, for a group's all-reduce its first rank in all's stead, and for the exchanges
+// with experts all that its own rows and their gradients travel.
+Sums expected(const Config& c, Learner& learner, const StepSums& step) {
   constexpr std::int64_t kFloat = 4;
   Mesh& mesh = learner.mesh();
   const std::int64_t t = mesh.tensor->size(), e = mesh.experts->size();
@@ -55,11 +69,15 @@ Sums expected(const Config& c, Learner& learner) {
   sums["tensor all_gather"] = sums["tensor reduce_scatter"];
   // four numbers a token for the loss
   if (mesh.is_last()) sums["tensor all_gather"] += times * (t - 1) * tokens * 4 * kFloat;
-  // padded: of each group of tokens every expert gets its capacity; there and back, forward and backward
+  // there and back, forward and backward; padded: of each group of tokens every expert gets its capacity; exact: what
+  // was kept, and before that a count for each expert and part
   const std::int64_t etp = c.parallel.expert_tensor, local = c.moe.experts * etp / e;
   const std::int64_t capacity = c.moe.top_k * c.moe.group_size / c.moe.experts,
                      owned = rows / c.moe.group_size * capacity;
-  if (mesh.is_last()) sums["experts all_to_all"] = times * 4 * (e - 1) * local * owned * width * kFloat;
+  const std::int64_t moved =
+      c.moe.dispatch == Dispatch::padded ? times * (e - 1) * local * owned : rows_to_others(c, step, *mesh.experts);
+  const std::int64_t counts = c.moe.dispatch == Dispatch::padded ? 0 : c.moe.overlap == Overlap::on ? 2 : 1;
+  if (mesh.is_last()) sums["experts all_to_all"] = 4 * moved * width * kFloat + times * counts * (e - 1) * local * 4;
   // rows to the next stage, and their gradients back
   sums["next all_to_all"] = times * (mesh.next->size() - 1) * rows * width * kFloat;
   sums["previous all_to_all"] = times * (mesh.previous->size() - 1) * rows * width * kFloat;
@@ -110,18 +128,27 @@ TEST(Traffic, OfATrainingStepEqualsTheClosedFormulas) {
                                          {.pipeline = 2, .tensor = 2}}) {
       const int stage = ranks / layout.pipeline;
       if (stage == 0 || stage % layout.tensor != 0 || stage % (layout.expert * layout.expert_tensor) != 0) continue;
-      for (const bool shards : {false, true}) {
+      for (const auto& [shards, dispatch, overlap] : {std::tuple{false, Dispatch::padded, Overlap::off},
+                                                      {true, Dispatch::padded, Overlap::on},
+                                                      {false, Dispatch::exact, Overlap::on},
+                                                      {true, Dispatch::exact, Overlap::off}}) {
         Config config = dir.config(ranks, 1);
         config.moe.group_size = 4;
-        config.moe.dispatch = Dispatch::padded;
+        config.moe.dispatch = dispatch;
+        config.moe.overlap = overlap;
         config.parallel = layout;
         config.parallel.data = stage / layout.tensor;
         config.parallel.shard_optimizer = shards;
         config.train.micro_batch = config.train.global_batch / config.parallel.data / 2;
         Learner learner(config, world);
-        learner.step(0);
-        EXPECT_EQ(sent_by_all(learner.mesh(), world), over_all(expected(config, learner), world))
-            << describe(Layout(config.parallel, ranks)) << (shards ? ", sharded" : "");
+        const StepSums step = learner.backward(0);
+        learner.update(0, step);
+        if (learner.mesh().is_last()) {
+          EXPECT_EQ(step.stats().at(0).at(0).kept_PE.dim(0), overlap == Overlap::on ? 2 : 1);
+        }
+        EXPECT_EQ(sent_by_all(learner.mesh(), world), over_all(expected(config, learner, step), world))
+            << describe(Layout(config.parallel, ranks)) << (shards ? ", sharded" : "")
+            << (dispatch == Dispatch::padded ? ", padded" : "");
       }
     }
   });

@@ -57,6 +57,8 @@ std::vector<int> starts(std::span<const int> counts) {
   return at;
 }
 
+Tensor ints(std::span<const int> values) { return Tensor::of(values, {std::ssize(values)}, Device{}); }
+
 std::int64_t bytes_of(const Tensor& x) { return static_cast<std::int64_t>(x.size_in_bytes()); }
 
 // The numbers in the world of a communicator's ranks.
@@ -195,13 +197,22 @@ class MpiGroup final : public ProcessGroup {
   }
 
   void do_all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in, std::span<const int> send) override {
+    do_start_all_to_all(out, recv, in, send)();
+  }
+
+  Wait do_start_all_to_all(Tensor& out, std::span<const int> recv, const Tensor& in,
+                           std::span<const int> send) override {
     const Block row(in.shape().with(0, 1).numel() * static_cast<std::int64_t>(size_of(in.dtype())));
-    const std::vector<int> sends_at = starts(send), receives_at = starts(recv);
-    Watch::Visit visit(*watch_, id_, Call::all_to_all(in), {out, in});
-    visit.run("MPI_Ialltoallv", [&](MPI_Request* request) {
-      return MPI_Ialltoallv(in.bytes(), send.data(), sends_at.data(), row.type(), out.bytes(), recv.data(),
-                            receives_at.data(), row.type(), comm_, request);
+    // MPI reads its own copies until the end.
+    const Tensor sends = ints(send), sends_at = ints(starts(send)), receives = ints(recv),
+                 receives_at = ints(starts(recv));
+    const auto visit = std::make_shared<Watch::Visit>(*watch_, id_, Call::all_to_all(in),
+                                                      std::vector{out, in, sends, sends_at, receives, receives_at});
+    visit->start("MPI_Ialltoallv", [&](MPI_Request* request) {
+      return MPI_Ialltoallv(in.bytes(), sends.data<int>(), sends_at.data<int>(), row.type(), out.bytes(),
+                            receives.data<int>(), receives_at.data<int>(), row.type(), comm_, request);
     });
+    return [visit] { visit->finish(); };
   }
 
   // MPI splits only in a blocking call, which all enter together and so soon leave.

@@ -32,32 +32,30 @@ Watch::~Watch() {
 }
 
 Watch::Visit::Visit(Watch& watch, int group, const Call& call, std::vector<Tensor> kept)
-    : watch_(watch), group_(group), kept_(std::move(kept)) {
-  watch_.journal_.enter(group, call);
-}
+    : watch_(watch), group_(group), number_(watch.journal_.enter(group, call)), kept_(std::move(kept)) {}
 
 Watch::Visit::~Visit() {
   if (is_pending_)
     static_cast<void>(new std::vector<Tensor>(std::move(kept_)));
   else
-    watch_.journal_.leave();
+    watch_.journal_.leave(group_, number_);
 }
 
-void Watch::wait(MPI_Request& request, int code, const char* name, int group) {
+void Watch::wait(Visit& visit) {
   const Clock::time_point begin = Clock::now();
   Clock::time_point look = begin + kLook;
   while (true) {
     int is_done = 0;
-    if (code == MPI_SUCCESS) code = MPI_Test(&request, &is_done, MPI_STATUS_IGNORE);
-    if (code != MPI_SUCCESS) [[unlikely]]
-      investigate(request, text(name, " failed on rank ", rank_, ": ", reason_of(code)), group);
+    if (visit.code_ == MPI_SUCCESS) visit.code_ = MPI_Test(&visit.request_, &is_done, MPI_STATUS_IGNORE);
+    if (visit.code_ != MPI_SUCCESS) [[unlikely]]
+      investigate(visit, text(visit.name_, " failed on rank ", rank_, ": ", reason_of(visit.code_)));
     if (is_done) return;
     const Clock::time_point now = Clock::now();
     if (now < look) continue;
     serve();
     if (now - begin > timeout_ - patience()) {
       const double waited = std::round(10 * Seconds(now - begin).count()) / 10;
-      investigate(request, text("rank ", rank_, " waited ", waited, " s"), group);
+      investigate(visit, text("rank ", rank_, " waited ", waited, " s"));
       return;
     }
     if (now - begin > kBusy) std::this_thread::sleep_for(kNap);
@@ -68,8 +66,8 @@ void Watch::wait(MPI_Request& request, int code, const char* name, int group) {
 // How long the ranks have to answer.
 Watch::Seconds Watch::patience() const { return std::min(timeout_ / 4, Seconds(5)); }
 
-void Watch::investigate(MPI_Request& request, const std::string& why, int group) {
-  const GroupName& name = journal_.name(group);
+void Watch::investigate(Visit& visit, const std::string& why) {
+  const GroupName& name = journal_.name(visit.group_);
   Answers answers(static_cast<std::size_t>(size_));
   answers[static_cast<std::size_t>(rank_)] = journal_.account(name.path);
   tell_all(question, text(++questions_, ' ', name.path));
@@ -79,11 +77,11 @@ void Watch::investigate(MPI_Request& request, const std::string& why, int group)
   while (Clock::now() - begin < patience()) {
     serve(&answers);
     int is_done = 0;
-    if (request != MPI_REQUEST_NULL) MPI_Test(&request, &is_done, MPI_STATUS_IGNORE);
+    if (visit.request_ != MPI_REQUEST_NULL) MPI_Test(&visit.request_, &is_done, MPI_STATUS_IGNORE);
     if (is_done) return;
     std::this_thread::sleep_for(kNap);
   }
-  std::string what = text(diagnose(name, journal_.reached(group), answers), "\n  (", why, ')');
+  std::string what = text(diagnose(name, visit.number_, answers), "\n  (", why, ')');
   if (what.size() > kLongest) what = what.substr(0, kLongest) + "...";
   tell_all(verdict, what);
   throw Error(what, Fault::communication);

@@ -27,7 +27,7 @@ class Watch {
   // Of the groups that this rank has joined.
   Journal& journal() { return journal_; }
 
-  // One collective of this rank, from its begin to its end.
+  // One collective of this rank, from its begin to its end. Others may begin before it ends.
   class Visit {
    public:
     // `kept`: the memory that MPI works on. Where an Error ends the visit in the middle, it is never given back.
@@ -36,20 +36,33 @@ class Watch {
     Visit(const Visit&) = delete;
     Visit& operator=(const Visit&) = delete;
 
-    // start(MPI_Request*) begins a non-blocking call of MPI, of this name; returns when it is done.
-    template <class Start>
-    void run(const char* name, const Start& start) {
+    // call(MPI_Request*) begins a non-blocking call of MPI, of this name.
+    template <class Begin>
+    void start(const char* name, const Begin& call) {
       is_pending_ = true;
-      MPI_Request request = MPI_REQUEST_NULL;
-      const int code = start(&request);
-      watch_.wait(request, code, name, group_);
+      name_ = name;
+      code_ = call(&request_);
+    }
+    // Returns when it is done.
+    void finish() {
+      watch_.wait(*this);
       is_pending_ = false;
+    }
+    template <class Begin>
+    void run(const char* name, const Begin& call) {
+      start(name, call);
+      finish();
     }
 
    private:
+    friend class Watch;
     Watch& watch_;
     const int group_;
+    const std::int64_t number_;  // in the group
     std::vector<Tensor> kept_;
+    const char* name_ = "";
+    MPI_Request request_ = MPI_REQUEST_NULL;
+    int code_ = MPI_SUCCESS;
     bool is_pending_ = false;
   };
 
@@ -63,9 +76,9 @@ class Watch {
   };
   using Answers = std::vector<std::optional<Account>>;  // to this rank's present question, by rank
 
-  void wait(MPI_Request& request, int code, const char* name, int group);
-  // Returns where the request is done after all; otherwise throws. `why` is how the message ends.
-  void investigate(MPI_Request& request, const std::string& why, int group);
+  void wait(Visit& visit);
+  // Returns where the visit is done after all; otherwise throws. `why` is how the message ends.
+  void investigate(Visit& visit, const std::string& why);
   Seconds patience() const;
   // Takes what has come on the control communicator; throws where it is a verdict.
   void serve(Answers* answers = nullptr);
