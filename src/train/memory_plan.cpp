@@ -14,13 +14,13 @@ std::int64_t up_and_hidden(Activation activation) { return is_gated(activation) 
 // Bytes that a block's rows of `tokens` of the tensor group occupy on a rank until backward has passed, `size` bytes an
 // element: of the residual stream its part of the rows, gathered for the products, of the rest its part of the width.
 struct BlockBytes {
-  std::int64_t stream = 0, attention = 0, ffn = 0;
+  std::int64_t input = 0, stream = 0, attention = 0, ffn = 0;
 
-  std::int64_t all() const { return stream + attention + ffn; }
+  std::int64_t all() const { return input + stream + attention + ffn; }
   std::int64_t again(Recompute recompute) const {
     switch (recompute) {
       case Recompute::none: return 0;
-      case Recompute::block: return all();
+      case Recompute::block: return all() - input;
       case Recompute::attention: return attention;
       case Recompute::ffn: return ffn;
     }
@@ -33,7 +33,8 @@ BlockBytes block_bytes(const Config& c, bool is_moe, std::int64_t tokens, std::i
   const std::int64_t hidden = up_and_hidden(m.activation), ranks = c.parallel.tensor, own = tokens / ranks;
   const std::int64_t gathered = ranks > 1 ? tokens * size * d : 0;
   BlockBytes bytes;
-  bytes.stream = own * (4 * size * d + 4 * 2);  // block input, its norm, the sum with attention's output, its norm
+  bytes.input = own * size * d;
+  bytes.stream = own * (3 * size * d + 4 * 2);  // the input's norm, the sum with attention's output, its norm
   // the fused projection before and after rotation, what attention gives, log-sum-exps and norms of heads
   bytes.attention =
       own * (size * (2 * width + q) + 4 * (m.n_heads + (m.qk_norm ? m.n_heads + m.n_kv_heads : 0))) + gathered;
@@ -86,7 +87,7 @@ MemoryPlan plan_memory(const Config& c, int world_size) {
     largest = std::max(largest, again);
     widest = std::max(
         widest, own * size * up_and_hidden(c.model.activation) * (is_moe ? c.moe.top_k * c.moe.d_ff : c.model.d_ff));
-    kept += bytes.all() - again + (c.train.recompute == Recompute::block ? own * size * c.model.d_model : 0);
+    kept += bytes.all() - again;
   }
   kept += largest;  // one at a time
 

@@ -124,7 +124,7 @@ TEST(Overlap, RunsAgainInRecomputationWithTheSameBits) {
   });
 }
 
-// Lets rows travel only when they are awaited, and notes when that is: "+out 0" left, "-out 0" has come.
+// Lets rows travel only when they are awaited, and notes when that is.
 class LateGroup final : public ProcessGroup {
  public:
   explicit LateGroup(std::unique_ptr<ProcessGroup> group) : group_(std::move(group)) {}

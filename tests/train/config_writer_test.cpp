@@ -40,6 +40,7 @@ Config unusual() {
            .capacity_factor = 0.1 + 0.2,
            .group_size = 16,
            .dispatch = Dispatch::padded,
+           .overlap = Overlap::on,
            .balance_loss = 1e-17,
            .balance_counts = BalanceCounts::all,
            .balance_scope = BalanceScope::micro_batch,
