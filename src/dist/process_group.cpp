@@ -63,10 +63,8 @@ void check_all_to_all(const ProcessGroup& group, const Tensor& out, std::span<co
 
 std::int64_t bytes_of(const Tensor& x) { return static_cast<std::int64_t>(x.size_in_bytes()); }
 
-// To each other rank its share of my part, and to all of them my share of the result: 2 (g - 1)/g of the tensor.
 std::int64_t all_reduce_bytes(const ProcessGroup& group, const Tensor& x) {
-  const Share mine = share_of(x.numel(), group.rank(), group.size());
-  return (x.numel() + (group.size() - 2) * mine.count()) * static_cast<std::int64_t>(size_of(x.dtype()));
+  return all_reduce_elements(x.numel(), group.rank(), group.size()) * static_cast<std::int64_t>(size_of(x.dtype()));
 }
 
 // The rows that leave this rank.

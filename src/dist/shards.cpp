@@ -25,12 +25,54 @@ Tensor flat(const Tensor& x) { return x.view({x.numel()}); }
 
 }  // namespace
 
-std::int64_t Bucket::share() const { return round_up(round_up(elements(), group->size()) / group->size(), kAlign); }
+std::int64_t Bucket::share() const { return bucket_share(elements(), group->size()); }
+
+std::int64_t bucket_share(std::int64_t elements, int ranks) {
+  return round_up(round_up(elements, ranks) / ranks, Bucket::kAlign);
+}
+
+// One bucket is open of each kind; it takes its place in the order when it is closed.
+std::vector<std::vector<Bucket::Place>> fill_buckets(const std::vector<BucketItem>& items, std::int64_t bucket_bytes) {
+  std::vector<std::vector<Bucket::Place>> buckets;
+  std::array<std::vector<Bucket::Place>, 8> open;  // by replicas and reads
+  const auto close = [&](std::vector<Bucket::Place>& bucket) {
+    if (!bucket.empty()) buckets.push_back(std::exchange(bucket, {}));
+  };
+  const auto next = [](const std::vector<Bucket::Place>& bucket) {
+    return bucket.empty() ? 0 : round_up(bucket.back().end, Bucket::kAlign);
+  };
+  for (std::size_t i = items.size(); i-- > 0;) {
+    const auto& [numel, replicas, reads, ranks] = items[i];
+    SY_CHECK(replicas != Replicas::none, "buckets of what only one rank holds");
+    std::vector<Bucket::Place>& bucket = open[2 * static_cast<std::size_t>(replicas) + static_cast<std::size_t>(reads)];
+    // A group of one has its sums already: no bucket pays there.
+    const std::int64_t most = ranks > 1 ? bucket_bytes / 4 : 0;
+    if (next(bucket) + numel > most) close(bucket);
+    bucket.push_back({.parameter = i, .begin = next(bucket), .end = next(bucket) + numel});
+  }
+  for (std::vector<Bucket::Place>& bucket : open) close(bucket);
+  std::ranges::stable_partition(buckets, [&](const std::vector<Bucket::Place>& bucket) {
+    return items[bucket.front().parameter].replicas != Replicas::ends;
+  });
+  return buckets;
+}
 
 Shards::Shards(Parameters& whole, Mesh& mesh, std::int64_t bucket_bytes, Masters masters, DType rows)
     : whole_(whole), masters_(masters) {
   SY_CHECK(bucket_bytes >= 0, "shards: buckets of ", bucket_bytes, " bytes");
-  fill(bucket_bytes, mesh);
+  std::vector<BucketItem> items;
+  for (const Parameter& p : whole_)
+    items.push_back({.numel = p.variable.value().numel(),
+                     .replicas = p.replicas,
+                     .reads = p.reads,
+                     .ranks = holders_of(p.replicas, mesh).size()});
+  for (std::vector<Bucket::Place>& places : fill_buckets(items, bucket_bytes)) {
+    const Parameter& first = whole_[places.front().parameter];
+    buckets_.push_back({.group = &holders_of(first.replicas, mesh),
+                        .reads = first.reads,
+                        .spans_stages = first.replicas == Replicas::ends,
+                        .places = std::move(places)});
+  }
   for (Bucket& bucket : buckets_) own_parts(bucket);
   for (std::size_t b = buckets_.size(); b-- > 0;)
     if (is_scattered(buckets_[b])) scatter(buckets_[b], rows);
@@ -43,31 +85,6 @@ Shards::~Shards() {
     await_values();
   } catch (const Error&) {
   }
-}
-
-// One bucket is open of each kind; it takes its place in the order when it is closed.
-void Shards::fill(std::int64_t bucket_bytes, Mesh& mesh) {
-  std::vector<Bucket> open;
-  for (const Replicas replicas : {Replicas::data, Replicas::tokens, Replicas::expert_data, Replicas::ends})
-    for (const Reads reads : {Reads::f32, Reads::rows})
-      open.push_back(
-          {.group = &holders_of(replicas, mesh), .reads = reads, .spans_stages = replicas == Replicas::ends});
-  const auto close = [&](Bucket& bucket) {
-    if (!bucket.places.empty())
-      buckets_.push_back(
-          std::exchange(bucket, {.group = bucket.group, .reads = bucket.reads, .spans_stages = bucket.spans_stages}));
-  };
-  for (std::size_t p = whole_.size(); p-- > 0;) {
-    Bucket& bucket = open[2 * static_cast<std::size_t>(whole_[p].replicas) + static_cast<std::size_t>(whole_[p].reads)];
-    const std::int64_t numel = whole_[p].variable.value().numel();
-    // A group of one has its sums already: no bucket pays there.
-    const std::int64_t most = bucket.group->size() > 1 ? bucket_bytes / 4 : 0;
-    if (round_up(bucket.elements(), Bucket::kAlign) + numel > most) close(bucket);
-    const std::int64_t begin = round_up(bucket.elements(), Bucket::kAlign);
-    bucket.places.push_back({.parameter = p, .begin = begin, .end = begin + numel});
-  }
-  for (Bucket& bucket : open) close(bucket);
-  std::ranges::stable_partition(buckets_, [](const Bucket& bucket) { return !bucket.spans_stages; });
 }
 
 void Shards::own_parts(Bucket& bucket) {

@@ -29,6 +29,23 @@ struct Bucket {
   std::int64_t elements() const { return places.empty() ? 0 : places.back().end; }
   std::int64_t share() const;  // the elements that each rank owns, as many everywhere
 };
+// Of a bucket of so many elements on so many ranks.
+std::int64_t bucket_share(std::int64_t elements, int ranks);
+
+// What decides which bucket a parameter goes to, and the ranks that hold it.
+struct BucketItem {
+  std::int64_t numel;
+  Replicas replicas;  // not none
+  Reads reads;
+  int ranks;
+};
+// Which items share a bucket, and where they begin in it: buckets of one kind (replicas and reads) of at most
+// `bucket_bytes` of f32, or of one larger item, filled from the last item on; those that span
+// stages last. What one rank holds goes alone.
+std::vector<std::vector<Bucket::Place>> fill_buckets(const std::vector<BucketItem>& items, std::int64_t bucket_bytes);
+
+// What a run takes for `bucket_bytes`.
+inline constexpr std::int64_t kBucketBytes = 8 << 20;
 
 // Whether each rank keeps f32 masters of all that it holds, or of its own share only.
 enum class Masters { whole, own };
@@ -71,7 +88,6 @@ class Shards {
     Tensor flat, master;
   };
 
-  void fill(std::int64_t bucket_bytes, Mesh& mesh);
   void own_parts(Bucket& bucket);
   void scatter(const Bucket& bucket, DType rows);
   void await_values();

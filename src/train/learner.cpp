@@ -11,8 +11,6 @@
 namespace switchyard {
 namespace {
 
-constexpr std::int64_t kBucketBytes = 8 << 20;
-
 std::unique_ptr<ProcessGroup> make_world(const Config& config, ProcessGroup& world, Device device) {
   auto device_world = make_device_world(world, device, config.parallel.timeout_s);
   return config.debug.collectives ? make_checked_group(std::move(device_world)) : std::move(device_world);
