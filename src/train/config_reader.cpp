@@ -5,8 +5,6 @@
 #include <set>
 
 #include "tensor/error.h"
-#include "train/config_rules.h"
-#include "train/fields.h"
 #include "train/key_index.h"
 #include "train/scalar.h"
 #include "train/yaml.h"
@@ -21,7 +19,7 @@ constexpr std::size_t most_reported = 50;
 
 class Reader {
  public:
-  explicit Reader(Config& config) : config_(config), table_(describe(config)), index_(table_) {}
+  explicit Reader(const Section& table) : table_(table), index_(table_) {}
 
   void read_file(const std::string& yaml_text) {
     const std::optional<YamlNode> root = parse_yaml(yaml_text, 0, findings_);
@@ -29,9 +27,9 @@ class Reader {
     if (is_file_read_)
       read_section(table_, *root, "");
     else if (root && root->kind == Kind::null)
-      findings_.push_back({{0, 1, 1}, "the file is empty; wanted sections such as model and train"});
+      findings_.push_back({{0, 1, 1}, text("the file is empty; wanted ", contents())});
     else if (root)
-      findings_.push_back({root->place, text("wanted sections such as model and train, came ", shown(*root))});
+      findings_.push_back({root->place, text("wanted ", contents(), ", came ", shown(*root))});
   }
 
   void read_override(const std::string& assignment, int source) {
@@ -61,10 +59,10 @@ class Reader {
   }
 
   // Rules see only values that were read well: one mistake gives one line.
-  void check_rules() {
+  void check_rules(const std::function<std::vector<Violation>()>& rules) {
     if (!is_file_read_) return;
     for (const auto& [key, place] : missing_) report(place, key, "is missing");
-    for (const Violation& violation : violations(config_)) {
+    for (const Violation& violation : rules()) {
       if (std::ranges::any_of(violation.keys, [&](const std::string& key) { return is_bad(key); })) continue;
       const std::string* latest = &violation.keys.front();
       for (const std::string& key : violation.keys)
@@ -80,6 +78,13 @@ class Reader {
 
  private:
   static constexpr std::size_t deepest_key = 8;
+
+  // What a file has at its top: "sections such as run and model".
+  std::string contents() const {
+    return table_.sections.empty()
+               ? text("keys such as ", table_.fields.at(0).name, " and ", table_.fields.at(1).name)
+               : text("sections such as ", table_.sections.at(0).name, " and ", table_.sections.at(1).name);
+  }
 
   void report(Place place, const std::string& path, const std::string& what) {
     bad_.insert(path);
@@ -177,8 +182,7 @@ class Reader {
     report(key.place, key_path(path, shown(key.text)), what);
   }
 
-  Config& config_;
-  Section table_;
+  const Section& table_;
   KeyIndex index_;
   bool is_file_read_ = false;
   std::vector<Finding> findings_;
@@ -194,21 +198,27 @@ std::string place_text(Place place, const std::string& file_name, const std::vec
 
 }  // namespace
 
-Config read_config(const std::string& yaml_text, const std::string& file_name,
-                   const std::vector<std::string>& overrides) {
-  Config config;
-  Reader reader(config);
+void read_fields(const Section& table, const std::string& yaml_text, const std::string& file_name,
+                 const std::vector<std::string>& overrides, const std::function<std::vector<Violation>()>& rules) {
+  Reader reader(table);
   reader.read_file(yaml_text);
   for (std::size_t i = 0; i < overrides.size(); ++i) reader.read_override(overrides[i], static_cast<int>(i) + 1);
-  reader.check_rules();
+  reader.check_rules(rules);
 
   const std::vector<Finding> findings = std::move(reader).findings();
-  if (findings.empty()) return config;
+  if (findings.empty()) return;
   std::string lines;
   for (std::size_t i = 0; i < std::min(findings.size(), most_reported); ++i)
     lines += text(i == 0 ? "" : "\n", place_text(findings[i].place, file_name, overrides), ": ", findings[i].what);
   if (findings.size() > most_reported) lines += text("\n", findings.size() - most_reported, " more like these");
   throw Error(lines, Fault::usage);
+}
+
+Config read_config(const std::string& yaml_text, const std::string& file_name,
+                   const std::vector<std::string>& overrides) {
+  Config config;
+  read_fields(describe(config), yaml_text, file_name, overrides, [&config] { return violations(config); });
+  return config;
 }
 
 }  // namespace switchyard

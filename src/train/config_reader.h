@@ -1,9 +1,12 @@
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "train/config.h"
+#include "train/config_rules.h"
+#include "train/fields.h"
 
 namespace switchyard {
 
@@ -17,5 +20,9 @@ namespace switchyard {
 //   command line: moe.top_k=9: moe.top_k: 9 choices of 8 experts; nearest: 8
 Config read_config(const std::string& yaml_text, const std::string& file_name,
                    const std::vector<std::string>& overrides = {});
+
+// The same for what any table points into, with the rules of its own that the values, once read, may break.
+void read_fields(const Section& table, const std::string& yaml_text, const std::string& file_name,
+                 const std::vector<std::string>& overrides, const std::function<std::vector<Violation>()>& rules);
 
 }  // namespace switchyard

@@ -91,8 +91,8 @@ const Wrong wrong_ones[] = {
     // documents
     {"", "a.yaml:1:1: the file is empty"},
     {"# nothing\n---\n", "the file is empty"},
-    {"- model\n", "a.yaml:1:1: wanted sections such as model and train, came a list"},
-    {"model\n", "a.yaml:1:1: wanted sections such as model and train, came model"},
+    {"- model\n", "a.yaml:1:1: wanted sections such as run and model, came a list"},
+    {"model\n", "a.yaml:1:1: wanted sections such as run and model, came model"},
     {"model: {d_model: 64\n", "a.yaml:2:1: not YAML that can be read: end of map flow not found"},
     {"model:\n\td_model: 64\n", "(this line is indented with a tab; use spaces)"},
     {"model: {}\n---\nmoe: {}\n", "a.yaml:2:1: not YAML that can be read: a second document begins here"},
