@@ -36,7 +36,7 @@ int inspect_configuration(const Options& options) {
   check_layout(config, options.ranks);
   config = resolved(config, options.ranks);
   const ModelCount count = count_model(config.model, config.moe, config.train.seq_len);
-  const MemoryPlan plan = plan_memory(config, options.ranks);
+  const MemoryPlan plan = plan_memory(config);
   const std::int64_t step_tokens = config.train.global_batch * config.train.seq_len;
   if (options.json) {
     Json memory;

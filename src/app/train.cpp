@@ -37,7 +37,7 @@ int train(const Options& options, ProcessGroup& world) {
   const bool speaks = options.progress != "none";
   const Device device = trainer.learner().device();
   if (speaks)
-    say(world, memory_head() + "\n" + memory_line(plan_memory(whole, world.size())) + "\n" +
+    say(world, memory_head() + "\n" + memory_line(plan_memory(whole, {.device = device.type})) + "\n" +
                    memory_line("at the start", device, Moment::now, world));
   const Outcome outcome = trainer.run();
   if (speaks) say(world, memory_head() + "\n" + memory_line("at its peak", device, Moment::peak, world));

@@ -6,17 +6,12 @@
 #include <mutex>
 #include <vector>
 
+#include "tensor/block_size.h"
 #include "tensor/error.h"
 #include "tensor/kernels.h"
 
 namespace switchyard {
 namespace {
-
-std::size_t block_size(std::size_t bytes) {
-  const std::size_t octave = std::bit_floor(std::max<std::size_t>(bytes, 512));
-  const std::size_t step = octave / 8;
-  return (std::max<std::size_t>(bytes, 512) + step - 1) / step * step;
-}
 
 struct Cache {
   std::mutex mutex;

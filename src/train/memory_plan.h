@@ -3,32 +3,26 @@
 #include <array>
 
 #include "tensor/memory.h"
-#include "train/config.h"
+#include "train/activation_plan.h"
+#include "train/state_plan.h"
 
 namespace switchyard {
 
-// Bytes that a rank of `world_size` is to need, by kind, worked out from the configuration alone.
+// Bytes that a rank is to need, by kind at the worst moment of each, and together at the worst moment of all: where
+// activations are most gradients are few. What is on the host counts only where the device is the CPU.
 struct MemoryPlan {
   std::array<std::int64_t, kMemoryKinds> bytes{};
+  std::int64_t together = 0;
+
+  std::int64_t operator[](Memory kind) const { return bytes[static_cast<std::size_t>(kind)]; }
 };
 
-// The configuration is resolved for world_size ranks. With P parameters on the rank (its parts of dense layers and its
-// share of the experts), M of them in matrices that products read, and P / n of them its own, where n ranks hold a
-// parameter (each kind of parameter has its own n):
-//   parameters     4 P, and 4 M for the two packed bf16 copies of each matrix where rows are bf16
-//   gradients      4 P
-//   optimizer      8 P
-// With a shared-out optimizer (parallel.shard_optimizer), of all that n > 1 ranks hold:
-//   parameters     in bf16 2 + 4 / n a parameter instead of 4, for the rounded value and the masters; norms and routers
-//                  keep 4
-//   gradients      1 / n of a bucket more, where the first sums arrive; less where one micro-batch makes a step
-//   optimizer      8 P / n
-// And always:
-//   activations    of one micro-batch: what each op keeps for backward, experts evenly loaded, and the widest block's
-//                  gradients, which live while backward passes it
-//   checkpoint     12 bytes for each parameter that this rank writes, on the host, where saves are in the background
-//   communication  one bucket of gradients where there are several ranks
-// Blocks of the allocator are rounded up by at most an eighth, which this leaves out.
-MemoryPlan plan_memory(const Config& config, int world_size);
+// Worked out from the configuration alone, which is resolved for its ranks: state_plan.h and activation_plan.h say what
+// counts. Of the stage whose ranks need most.
+MemoryPlan plan_memory(const Config& config, const Assumptions& assumptions = {});
+
+// Of one stage, the `stage`-th of parallel.pipeline.
+MemoryPlan plan_memory(const Config& config, int stage, const Stage& blocks, const StatePlan& state,
+                       const ActivationPlan& activations, const Assumptions& assumptions);
 
 }  // namespace switchyard

@@ -3,7 +3,6 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
-#include <numeric>
 
 namespace switchyard {
 namespace {
@@ -25,9 +24,7 @@ std::string memory_head() {
   return text + fmt::format("{:>14}", "together");
 }
 
-std::string memory_line(const MemoryPlan& plan) {
-  return line("a rank, as planned", plan.bytes, std::accumulate(plan.bytes.begin(), plan.bytes.end(), std::int64_t{0}));
-}
+std::string memory_line(const MemoryPlan& plan) { return line("a rank, as planned", plan.bytes, plan.together); }
 
 std::string memory_line(const std::string& title, Device device, Moment moment, ProcessGroup& world) {
   const MemoryUse use = memory_use(device);

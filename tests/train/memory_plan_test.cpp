@@ -17,7 +17,7 @@ TEST(MemoryPlan, IsWhatAStepTakes) {
       config.model = resolved(ModelConfig{.vocab_size = 258, .d_model = 96, .n_layers = 4, .n_heads = 4, .d_ff = 256});
       config.moe = resolved(MoeConfig{.experts = 8, .top_k = 2, .capacity_factor = 0}, config.model, 64);
       config.train = {.steps = 3, .seq_len = 64, .global_batch = 16, .micro_batch = 16, .recompute = recompute};
-      const MemoryPlan plan = plan_memory(config, 1);
+      const MemoryPlan plan = plan_memory(config);
 
       const MemoryUse before = memory_use({});
       Trainer trainer(config, *self, ProgressStyle::none);
@@ -33,9 +33,9 @@ TEST(MemoryPlan, IsWhatAStepTakes) {
         const auto k = static_cast<std::size_t>(kind);
         const double measured = static_cast<double>(use.peak[k] - before.now[k]),
                      planned = static_cast<double>(plan.bytes[k]);
-        // The allocator rounds up by an eighth at most; ops' passing needs beside what they keep are a few rows more.
+        // Loads of experts are not even, and ops pass a few rows beside what is counted.
         EXPECT_GT(measured, 0.95 * planned) << name_of(kind) << ", recompute " << int(recompute);
-        EXPECT_LT(measured, 1.25 * planned) << name_of(kind) << ", recompute " << int(recompute);
+        EXPECT_LT(measured, 1.05 * planned) << name_of(kind) << ", recompute " << int(recompute);
       }
     }
 }
@@ -56,7 +56,7 @@ TEST(MemoryPlan, IsWhatASharedOutOptimizerTakes) {
             resolved(ModelConfig{.vocab_size = 512, .d_model = 96, .n_layers = 4, .n_heads = 4, .d_ff = 256});
         config.moe = resolved(MoeConfig{.experts = 8, .top_k = 2, .capacity_factor = 0}, config.model, 64);
         config.train = {.steps = 2, .seq_len = 64, .global_batch = 8, .micro_batch = 1};
-        const MemoryPlan plan = plan_memory(config, kRanks);
+        const MemoryPlan plan = plan_memory(config);
         Learner learner(config, world);
         learner.step(0);
         world.barrier();
