@@ -26,6 +26,7 @@ int main(int argc, char** argv) {
   add_bench(app, action);
   add_layouts(app, action);
   add_upcycle(app, action);
+  add_plan(app, action);
   add_config(app, action);
   try {
     app.parse(argc, argv);

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "train/config_rules.h"
+#include "train/layout_search.h"
 #include "train/learner.h"
 
 namespace switchyard {
@@ -106,24 +107,8 @@ double routing_difference(const StepMetrics& a, const StepMetrics& b) {
 }  // namespace
 
 std::vector<ParallelConfig> legal_layouts(const Config& config, int ranks, std::int64_t micro_batches) {
-  std::vector<ParallelConfig> layouts;
-  for (int pipeline = 1; pipeline <= ranks; ++pipeline) {
-    const int stage = ranks / pipeline;
-    for (int tensor = 1; tensor <= stage; ++tensor)
-      for (int expert = 1; expert <= stage; ++expert)
-        for (int expert_tensor = 1; expert * expert_tensor <= stage; ++expert_tensor) {
-          if (ranks % pipeline != 0 || stage % tensor != 0 || stage % (expert * expert_tensor) != 0) continue;
-          ParallelConfig parallel{.data = stage / tensor,
-                                  .pipeline = pipeline,
-                                  .tensor = tensor,
-                                  .expert = expert,
-                                  .expert_tensor = expert_tensor};
-          if (!is_legal(config, parallel, ranks, micro_batches)) continue;
-          layouts.push_back(parallel);
-          parallel.shard_optimizer = true;
-          if (ranks > 1) layouts.push_back(parallel);
-        }
-  }
+  std::vector<ParallelConfig> layouts = layouts_of(config, ranks);
+  std::erase_if(layouts, [&](const ParallelConfig& p) { return !is_legal(config, p, ranks, micro_batches); });
   return layouts;
 }
 

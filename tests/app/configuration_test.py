@@ -6,7 +6,7 @@ import os
 
 from switchyard_run import CONFIG, ROOT, Scenario, main
 
-COMMANDS = ("train", "eval", "generate", "tokenize", "inspect", "verify", "bench", "config")
+COMMANDS = ("train", "eval", "generate", "tokenize", "inspect", "verify", "bench", "plan", "config")
 
 # One override of the tiny configuration each, and words of the answer.
 WRONG_VALUES = {
