@@ -12,6 +12,10 @@ PlannedRows planned_rows(const Config& c, const Assumptions& assumptions) {
   rows.own = rows.all / c.parallel.tensor;
   if (moe.experts == 0) return rows;
   rows.cuts_groups = rows.own % moe.group_size != 0;
+  const bool halves =
+      moe.overlap == Overlap::on || (moe.overlap == Overlap::automatic && assumptions.device == DeviceType::cuda &&
+                                     std::int64_t{c.parallel.expert} * c.parallel.expert_tensor > 1);
+  rows.parts = halves && rows.own % (2 * moe.group_size) == 0 ? 2 : 1;
 
   const std::int64_t choices = rows.own * moe.top_k,
                      capacity = expert_capacity(moe.capacity_factor, moe.top_k, moe.group_size, moe.experts);

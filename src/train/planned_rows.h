@@ -18,6 +18,7 @@ struct PlannedRows {
   std::int64_t own = 0, all = 0;        // tokens of this rank, and of its tensor group
   std::int64_t sent = 0, received = 0;  // of an MoE block: that this rank's tokens bring, and that its experts get
   std::int64_t padded = 0;              // of `sent`, those of each expert where dispatch is padded, else 0
+  std::int64_t parts = 1;               // in which they travel (moe.overlap)
   bool cuts_groups = false;             // whether a routing group lies over several ranks
 };
 // The configuration is resolved.

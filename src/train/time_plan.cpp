@@ -171,6 +171,9 @@ TimePlan plan_time(const Config& c, const Stage& blocks, const StatePlan& state,
     else
       plan.tensor += seconds;
   }
+  // In halves one part of the rows travels while experts compute on the other.
+  if (rows.parts > 1 && h.type == DeviceType::cuda)
+    plan.exchange -= std::min(plan.exchange / 2, parts * moe * (routed.forward + routed.backward).all());
   plan.gradients = exposed(gradients, backward.all() + plan.again / parts, h);
   // AdamW reads a gradient, reads and writes a value and two moments, and writes what products read; the norm reads.
   plan.update += rates.bytes(34 * double(state.own)) + exposed(values, forward.all(), h);

@@ -89,9 +89,9 @@ void add_blocks(const Config& c, std::int64_t dense, std::int64_t moe, std::int6
     if (rows.cuts_groups) sent.rows(Group::tensor, Collective::all_gather, phase, runs, rows.own * c.moe.top_k * 4);
     if (c.moe.balance_scope == BalanceScope::micro_batch)
       sent.all_reduce(Group::tokens, phase, runs, c.moe.top_k * c.moe.experts);
-    if (rows.padded == 0) sent.rows(Group::experts, Collective::all_to_all, phase, runs, 4 * local);
+    if (rows.padded == 0) sent.rows(Group::experts, Collective::all_to_all, phase, runs, 4 * local * rows.parts);
     const std::int64_t trips = 2 * (runs + (phase == Phase::backward ? times * moe : 0));
-    sent.rows(Group::experts, Collective::all_to_all, phase, trips, each);
+    sent.rows(Group::experts, Collective::all_to_all, phase, trips * rows.parts, each / rows.parts);
   }
 }
 

@@ -37,6 +37,7 @@ Config config_of(const Case& each, const test::RunDir& dir) {
   c.model.vocab_size = 259;
   c.moe.group_size = 4;
   c.moe.dispatch = Dispatch::padded;
+  c.moe.overlap = Overlap::on;
   c.moe.balance_scope = BalanceScope::micro_batch;
   c.parallel = each.parallel;
   c.train.micro_batch = each.micro_batch;
