@@ -5,9 +5,10 @@
   corpus.py five --out DIR     five domains, 90 MB: Austen, Spurgeon's commentary on the Psalms, the GCIDE dictionary,
                                the Linux kernel's documentation, Python's documentation
 
-DIR gets train.jsonl and valid.jsonl (one document a line: text, domain, title), LICENSES.md, licenses/, corpus.json
-(sources, versions, sizes and SHA-256 of everything) and, for austen, each novel as a text file. Running it again checks
-the hashes and does nothing; a run that was interrupted starts over. No root needed; standard library only.
+DIR gets train.jsonl and valid.jsonl (one document a line: text, domain, title), or with several domains
+train/DOMAIN.jsonl and valid/DOMAIN.jsonl; LICENSES.md, licenses/, corpus.json (sources, versions, sizes and SHA-256 of
+everything) and, for austen, each novel as a text file. Running it again checks the hashes and does nothing; a run that
+was interrupted starts over. No root needed; standard library only.
 """
 
 import argparse
@@ -33,7 +34,7 @@ def make(out: pathlib.Path, corpus: str):
     work.mkdir(parents=True)
     try:
         apt = Apt(work)
-        writer = CorpusWriter(partial, corpus)
+        writer = CorpusWriter(partial, corpus, by_domain=len(CORPORA[corpus]) > 1)
         for domain in CORPORA[corpus]:
             source = SOURCES[domain]
             print(f"{domain}: {source.package}", flush=True)

@@ -19,12 +19,16 @@ def sha256_of(path: pathlib.Path) -> str:
 
 
 class CorpusWriter:
-    def __init__(self, folder: pathlib.Path, corpus: str):
-        self.folder = folder
+    def __init__(self, folder: pathlib.Path, corpus: str, by_domain: bool):
+        self.folder, self.by_domain = folder, by_domain
         self.description = {"corpus": corpus, "sources": [], "texts": [], "files": {}}
-        self.files = {
-            split: open(folder / f"{split}.jsonl", "w", encoding="utf-8", newline="\n") for split in ("train", "valid")
-        }
+
+    def open_splits(self, domain: str):
+        """The files that a domain's documents go to: SPLIT.jsonl, or SPLIT/DOMAIN.jsonl where there are several domains."""
+        paths = {split: f"{split}/{domain}.jsonl" if self.by_domain else f"{split}.jsonl" for split in ("train", "valid")}
+        for path in paths.values():
+            (self.folder / path).parent.mkdir(exist_ok=True)
+        return {split: open(self.folder / path, "w", encoding="utf-8", newline="\n") for split, path in paths.items()}
 
     def add_text(self, name: str, size: int, sha256: str):
         self.description["texts"].append({"name": name, "bytes": size, "sha256": sha256})
@@ -33,6 +37,7 @@ class CorpusWriter:
     def add_source(self, source: Source, root: pathlib.Path, package: str, version: str, as_files: bool):
         counts = {"train": [0, 0], "valid": [0, 0]}
         digest = hashlib.sha256()
+        files = self.open_splits(source.domain)
         for document in source.documents(root):
             raw = document.text.encode("utf-8")
             digest.update(raw)
@@ -40,10 +45,12 @@ class CorpusWriter:
             counts[split][0] += 1
             counts[split][1] += len(raw)
             line = {"text": document.text, "domain": document.domain, "title": document.title}
-            self.files[split].write(json.dumps(line, ensure_ascii=False) + "\n")
+            files[split].write(json.dumps(line, ensure_ascii=False) + "\n")
             if as_files:
                 (self.folder / f"{document.title.replace(' ', '_').lower()}.txt").write_bytes(raw)
                 self.add_text(document.title, len(raw), hashlib.sha256(raw).hexdigest())
+        for file in files.values():
+            file.close()
         if not counts["train"][0] or not counts["valid"][0]:
             raise CorpusError(f"{package} {version} has no text where it is looked for")
         self.add_text(source.domain, counts["train"][1] + counts["valid"][1], digest.hexdigest())
@@ -59,8 +66,6 @@ class CorpusWriter:
         self.description["sources"].append(description)
 
     def finish(self):
-        for file in self.files.values():
-            file.close()
         lines = ["# Where this text comes from", ""]
         lines += ["| domain | Debian package | version | licence | full notice |", "|---|---|---|---|---|"]
         for s in self.description["sources"]:

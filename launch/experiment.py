@@ -1,0 +1,147 @@
+#!/usr/bin/env python3
+"""Trains the arms of an experiment on several seeds, equal in FLOPs, parameters or tokens, and reports on them.
+
+  experiment.py EXPERIMENT [section.key=value ...]             all runs on this machine, one after another
+  experiment.py EXPERIMENT --jobs 2 --ranks 1                  two at a time, each with its share of the cores
+  experiment.py EXPERIMENT --slurm                             one SLURM array over launch/slurm.sbatch, then the report
+  experiment.py EXPERIMENT --dry-run                           what would run, and how equal the arms are
+
+Run it again and it skips what is done and goes on with what was cut off; the report takes in what is there. Everything
+lies in runs/experiments/NAME: each run with its configuration, commit and log, report.html and report.csv. A run that
+failed is kept and named; --retry runs it again. docs/experiments.md says more.
+Exit codes: 0 all runs are done, 1 some failed, 2 usage or the experiment file, 75 stopped by a signal after saving.
+"""
+
+import argparse
+import fcntl
+import os
+import pathlib
+import subprocess
+import sys
+
+from experiments.data import prepare
+from experiments.local import Local
+from experiments.plan import Plan, load_plan, make_plan, write_down
+from experiments.run import STOPPED, Run
+from experiments.sizes import Program
+from experiments.slurm import submit
+from experiments.spec import ExperimentError, read_experiment
+
+LAUNCH = pathlib.Path(__file__).resolve().parent
+
+
+def say(text: str):
+    print(text, flush=True)
+
+
+def table(rows: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = [[row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))] for row in rows]
+    return "\n".join("  ".join(line).rstrip() for line in lines)
+
+
+def show(plan: Plan):
+    """The arms, and how exactly they are equal."""
+    rows = [["arm", "parameters", "active", "GFLOPs/token", "steps", "Mtokens", "PFLOPs", plan.equal, "runs done"]]
+    for arm in plan.arms:
+        sizes, runs = arm.sizes, [run for run in plan.runs() if run.arm == arm.name]
+        done = sum(run.state() == "done" for run in runs)
+        rows.append([arm.name, f"{sizes.parameters:,}", f"{sizes.active_parameters:,}",
+                     f"{sizes.flops_per_token / 1e9:.5f}", f"{sizes.steps:,}", f"{sizes.tokens / 1e6:.2f}",
+                     f"{sizes.flops / 1e15:.3f}", f"{arm.ratio:.5f}", f"{done} of {len(runs)}"])  # fmt: skip
+    say(table(rows))
+    say(f"Equal {plan.equal.replace('_', ' ')} by {plan.adjust}; the column gives the ratio to {plan.reference}.")
+
+
+def what_to_do(plan: Plan, retry: bool) -> list[Run]:
+    """The runs that are not at their end. Failed ones are only with --retry: the same would come of them."""
+    wanted = {"waiting", "cut", "failed"} if retry else {"waiting", "cut"}
+    return [run for run in plan.runs() if run.state() in wanted or plan.lacks_domains(run)]
+
+
+def report(folder: pathlib.Path):
+    subprocess.run([sys.executable, "-B", LAUNCH / "report.py", folder], check=True)
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiment", type=pathlib.Path, help="a file of configs/experiments")
+    parser.add_argument("overrides", nargs="*", help="section.key=value, in every arm")
+    parser.add_argument("--out", type=pathlib.Path, metavar="DIR", help="default: runs/experiments/NAME")
+    parser.add_argument("--jobs", type=int, default=0, metavar="N", help="runs at a time; default 1, under SLURM all")
+    parser.add_argument("--ranks", type=int, default=1, metavar="N", help="ranks of a run on this machine; default 1")
+    parser.add_argument("--slurm", action="store_true", help="submit the runs to SLURM; SBATCH_* sets nodes and the like")
+    parser.add_argument("--retry", action="store_true", help="run again what failed")
+    parser.add_argument("--dry-run", action="store_true", help="show the plan and do nothing")
+    parser.add_argument("--report-only", action="store_true", help="train nothing; report what is there")
+    given = parser.parse_args()
+    if given.jobs < 0 or given.ranks < 1:
+        parser.error("--jobs and --ranks want numbers from 1 on")
+    return given
+
+
+def dry_run(plan: Plan, waiting: list[Run], given):
+    show(plan)
+    if given.slurm and waiting:
+        say("\n".join(submit(plan, waiting, given.jobs, report_command(plan), dry_run=True)))
+    else:
+        say("\n".join(f"{run.state():<8} {run.folder}" for run in plan.runs()))
+
+
+def report_command(plan: Plan) -> list:
+    return [sys.executable, "-B", LAUNCH / "report.py", plan.folder]
+
+
+def work(given) -> int:
+    folder = given.out or pathlib.Path("runs/experiments") / given.experiment.stem
+    if given.report_only:
+        plan = load_plan(folder)
+        report(folder)
+        return outcome(plan)
+    program = Program(pathlib.Path(os.environ.get("SWITCHYARD", LAUNCH.parent / "build/switchyard")))
+    experiment = read_experiment(given.experiment, given.overrides)
+    plan, configurations = make_plan(experiment, program, folder)
+    waiting = what_to_do(plan, given.retry)
+    if given.dry_run:
+        dry_run(plan, waiting, given)
+        return 0
+
+    for corpus, place in experiment.corpus.items():
+        prepare(corpus, pathlib.Path(place), program, say)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ExperimentError(f"another experiment.py works in {folder}") from None
+        write_down(plan, configurations)
+        show(plan)
+        if given.slurm and waiting:
+            submit(plan, waiting, given.jobs, report_command(plan), dry_run=False)
+            say(f"submitted {len(waiting)} runs; {folder}/report.html is written when they have ended")
+            return 0
+        finished = Local(plan, given.jobs or 1, given.ranks, say).work(waiting)
+    if any(run.metrics() for run in plan.runs()):
+        report(folder)
+    return outcome(plan) if finished else STOPPED
+
+
+def outcome(plan: Plan) -> int:
+    states = [run.state() for run in plan.runs()]
+    for state, remark in (("failed", "failed; --retry runs them again"), ("cut", "are not at their end"), ("waiting", "wait")):
+        if state in states:
+            say(f"{states.count(state)} of {len(states)} runs {remark}")
+    return 0 if set(states) == {"done"} else 1
+
+
+def main() -> int:
+    try:
+        return work(arguments())
+    except ExperimentError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""The runs of an experiment, as they are written down in its folder before the first one starts.
+
+  plan.json            what the experiment is: its arms, what is equal and how exactly, its seeds
+  ARM/seed-N/          a run (run.py)
+  report.html, report.csv
+"""
+
+import dataclasses
+import json
+import pathlib
+import subprocess
+
+import yaml
+
+from experiments.run import Run, write_whole
+from experiments.sizes import Program, Sizes, equalise
+from experiments.spec import Experiment, ExperimentError
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedArm:
+    name: str
+    label: str
+    family: str
+    axes: dict[str, str]
+    values: dict[str, str]
+    adjusted: dict[str, str]
+    ratio: float  # of the quantity held equal, to the reference's
+    sizes: Sizes
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    folder: pathlib.Path
+    name: str
+    title: str
+    commit: str  # of this working tree
+    version: str  # of the program
+    file: str
+    base: str
+    equal: str
+    adjust: str
+    multiple: int
+    reference: str
+    vocab_size: int
+    held_out: list[str]  # prefixes of the token files that loss is measured on; named after domains
+    seeds: list[int]
+    compare: list[tuple[str, str]]
+    arms: list[PlannedArm]
+
+    def arm(self, name: str) -> PlannedArm:
+        return next(arm for arm in self.arms if arm.name == name)
+
+    def runs(self) -> list[Run]:
+        """Seed by seed, so that what is there when the experiment is cut short has every arm, and so that the machine's
+        better and worse hours fall on all arms alike."""
+        return [
+            Run(arm.name, seed, arm.sizes.steps, self.folder / arm.name / f"seed-{seed}")
+            for seed in self.seeds
+            for arm in self.arms
+        ]
+
+    def flops(self, run: Run) -> float:
+        return self.arm(run.arm).sizes.flops
+
+    def lacks_domains(self, run: Run) -> bool:
+        """Whether the run is done but for its loss by domain."""
+        return len(self.held_out) > 1 and not run.domains() and run.state() == "done"
+
+    def save(self):
+        described = dataclasses.asdict(self)
+        del described["folder"]
+        write_whole(self.folder / "plan.json", json.dumps(described, indent=1, ensure_ascii=False) + "\n")
+
+
+def load_plan(folder: pathlib.Path) -> Plan:
+    try:
+        described = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+        arms = [PlannedArm(**{**arm, "sizes": Sizes(**arm["sizes"])}) for arm in described.pop("arms")]
+        compare = [tuple(pair) for pair in described.pop("compare")]
+        return Plan(folder=folder, arms=arms, compare=compare, **described)
+    except OSError as error:
+        raise ExperimentError(f"{folder} holds no experiment: {error.strerror}: {error.filename}") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise ExperimentError(f"{folder}/plan.json is not as experiment.py writes it: {error!r}") from error
+
+
+def commit() -> str:
+    """Of the working tree that this script is in; empty where it is in none."""
+    git = ["git", "-C", str(pathlib.Path(__file__).parent)]
+    head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], text=True, capture_output=True)
+    if head.returncode != 0:
+        return ""
+    changed = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no"], text=True, capture_output=True)
+    return head.stdout.strip() + ("-dirty" if changed.stdout else "")
+
+
+def make_plan(experiment: Experiment, program: Program, folder: pathlib.Path) -> tuple[Plan, dict[Run, str]]:
+    """The plan, and the whole configuration of each of its runs."""
+    equalised = equalise(experiment, lambda arm, extra: program.sizes(experiment.base, arm, extra))
+    arms = [
+        PlannedArm(e.arm.name, e.arm.label, e.arm.family, e.arm.axes, e.arm.values, e.adjusted, e.ratio, e.sizes)
+        for e in equalised
+    ]
+    first = yaml.safe_load(program.configuration(experiment.base, experiment.arms[0], {}))
+    if not first["data"]["valid"]:
+        raise ExperimentError(f"{experiment.base}: data.valid is empty: an experiment compares held-out losses")
+    plan = Plan(
+        folder=folder,
+        name=experiment.name,
+        title=experiment.title,
+        commit=commit(),
+        version=program.version,
+        file=str(experiment.path),
+        base=str(experiment.base),
+        equal=experiment.equal,
+        adjust=experiment.adjust,
+        multiple=experiment.multiple,
+        reference=experiment.reference,
+        vocab_size=first["model"]["vocab_size"],
+        held_out=[source["path"] for source in first["data"]["valid"]],
+        seeds=experiment.seeds,
+        compare=experiment.compare,
+        arms=arms,
+    )
+    configurations = {}
+    for run in plan.runs():
+        arm = experiment.arm(run.arm)
+        own = plan.arm(run.arm).adjusted | {"run.seed": str(run.seed), "run.dir": str(run.folder)}
+        configurations[run] = program.configuration(experiment.base, arm, own)
+    return plan, configurations
+
+
+def flat(tree, prefix="") -> dict[str, object]:
+    if not isinstance(tree, dict):
+        return {prefix.removesuffix("."): tree}
+    return {key: value for name, part in tree.items() for key, value in flat(part, f"{prefix}{name}.").items()}
+
+
+def write_down(plan: Plan, configurations: dict[Run, str]):
+    """Writes plan.json and every run's plan.yaml. A run that was begun otherwise is an error, and nothing is written."""
+    complaints = []
+    for run, text in configurations.items():
+        path = run.folder / "plan.yaml"
+        if not path.exists() or path.read_text(encoding="utf-8") == text:
+            continue
+        before, now = flat(yaml.safe_load(path.read_text(encoding="utf-8"))), flat(yaml.safe_load(text))
+        keys = [key for key in before.keys() | now.keys() if before.get(key) != now.get(key)]
+        if run.state() == "waiting" or not keys:
+            continue
+        changes = ", ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in sorted(keys))
+        complaints.append(f"{run.folder} was begun with another configuration: {changes}")
+    if complaints:
+        raise ExperimentError("\n".join([*complaints, "Remove what is to be run again, or choose another --out"]))
+    for run, text in configurations.items():
+        write_whole(run.folder / "plan.yaml", text)
+    plan.save()

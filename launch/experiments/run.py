@@ -1,0 +1,104 @@
+"""One run of an experiment: a folder, and what it tells about how far the run is.
+
+  plan.yaml       the configuration that it is started with, whole
+  config.yaml     the same as the program resolved it for its ranks
+  metrics.jsonl, checkpoints/                           as every run
+  log.txt         what was printed, of every attempt
+  attempts.jsonl  an object an attempt: begin, seconds, exit code, command, host, commit, program
+  domains.json    held-out loss by domain, nats a token, from eval.txt
+"""
+
+import dataclasses
+import json
+import pathlib
+import re
+
+STOPPED = 75
+# These exit codes come again whatever one does: a fault of the program, usage, data, a checkpoint, a loss that is not
+# finite, memory. All others are interruptions: a signal, a lost rank, a machine that went down.
+FINAL = (1, 2, 3, 4, 5, 6)
+NOT_FINITE = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    arm: str
+    seed: int
+    steps: int
+    folder: pathlib.Path
+
+    @property
+    def title(self) -> str:
+        return f"{self.arm}, seed {self.seed}"
+
+    def metrics(self) -> list[dict]:
+        """A step each, as far as they were written whole."""
+        return read_lines(self.folder / "metrics.jsonl")
+
+    def attempts(self) -> list[dict]:
+        return read_lines(self.folder / "attempts.jsonl")
+
+    def log_lines(self) -> list[str]:
+        try:
+            return (self.folder / "log.txt").read_text(errors="backslashreplace").splitlines()
+        except OSError:
+            return []
+
+    def exit_code(self) -> int | None:
+        """Of the last attempt, by the log that local.py and slurm.sbatch end alike; none where there was none, or where
+        it was cut off together with whoever watched it."""
+        for line in reversed(self.log_lines()):
+            if end := re.search(r"^(?:#|slurm\.sbatch:) .*ended with exit code (\d+)", line):
+                return int(end[1])
+            if line.startswith("# "):
+                return None
+        return None
+
+    def state(self) -> str:
+        """waiting, cut, failed or done."""
+        metrics = self.metrics()
+        if metrics and metrics[-1].get("step") == self.steps and "val_loss" in metrics[-1]:
+            return "done"
+        if self.exit_code() in FINAL:
+            return "failed"
+        return "cut" if metrics or self.attempts() or self.log_lines() else "waiting"
+
+    def reason(self) -> str:
+        """Why a run that failed did: its last error."""
+        errors = [line for line in self.log_lines() if line.startswith("error: ")]
+        said = errors[-1].removeprefix("error: ") if errors else "no message"
+        return f"exit code {self.exit_code()}: {said}"
+
+    def domains(self) -> dict[str, float]:
+        try:
+            return json.loads((self.folder / "domains.json").read_text())
+        except (OSError, ValueError):
+            return {}
+
+    def record(self, attempt: dict):
+        """Adds an attempt, or replaces the last by what is known now that it has ended."""
+        attempts = [each for each in self.attempts() if each["begin"] != attempt["begin"]]
+        write_whole(self.folder / "attempts.jsonl", "".join(json.dumps(each) + "\n" for each in [*attempts, attempt]))
+
+
+def read_lines(path: pathlib.Path) -> list[dict]:
+    """The objects of a JSON-lines file; a line cut off in the middle, which only the last can be, is left out."""
+    objects = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return objects
+    for line in lines:
+        try:
+            objects.append(json.loads(line))
+        except ValueError:
+            break
+    return objects
+
+
+def write_whole(path: pathlib.Path, text: str):
+    """Never leaves half a file behind."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_text(text, encoding="utf-8")
+    fresh.replace(path)
