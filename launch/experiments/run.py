@@ -35,6 +35,20 @@ class Run:
         """A step each, as far as they were written whole."""
         return read_lines(self.folder / "metrics.jsonl")
 
+    def last_metrics(self) -> dict:
+        """Of the last step that was written whole; empty where there is none. Reads the end of the file only."""
+        try:
+            with open(self.folder / "metrics.jsonl", "rb") as file:
+                size = file.seek(0, 2)
+                for length in (1 << 16, size):
+                    file.seek(max(0, size - length))
+                    lines = file.read().rpartition(b"\n")[0].rpartition(b"\n")
+                    if lines[1] or length >= size:
+                        return json.loads(lines[2]) if lines[2] else {}
+        except (OSError, ValueError):
+            pass
+        return {}
+
     def attempts(self) -> list[dict]:
         return read_lines(self.folder / "attempts.jsonl")
 
@@ -56,12 +70,12 @@ class Run:
 
     def state(self) -> str:
         """waiting, cut, failed or done."""
-        metrics = self.metrics()
-        if metrics and metrics[-1].get("step") == self.steps and "val_loss" in metrics[-1]:
+        last = self.last_metrics()
+        if last.get("step") == self.steps and "val_loss" in last:
             return "done"
         if self.exit_code() in FINAL:
             return "failed"
-        return "cut" if metrics or self.attempts() or self.log_lines() else "waiting"
+        return "cut" if last or self.attempts() or self.log_lines() else "waiting"
 
     def reason(self) -> str:
         """Why a run that failed did: its last error."""

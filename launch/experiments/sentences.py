@@ -1,0 +1,138 @@
+"""What the numbers say, and what they do not, in plain sentences."""
+
+from experiments.inference import SIGNIFICANT, PowerLaw, mean_and_deviation
+from experiments.results import ArmResult, Comparison, Results
+
+QUANTITY = {"flops": "training FLOPs", "active_parameters": "active parameters", "tokens": "training tokens"}
+
+
+def plus_minus(value: tuple[float, float | None] | None, digits: int) -> str:
+    if value is None:
+        return "—"
+    mean, deviation = value
+    return f"{mean:.{digits}f}" + (f" ± {deviation:.{digits}f}" if deviation is not None else "")
+
+
+def probability(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
+def signed(value: float) -> str:
+    return f"{value:+.4f}".replace("-", "−")
+
+
+def told_apart(comparison: Comparison) -> bool:
+    return comparison.difference is not None and comparison.p < SIGNIFICANT
+
+
+def compared(c: Comparison) -> str:
+    a, b, d = c.a.arm.label, c.b.arm.label, c.difference
+    if not d:
+        return f"{a} and {b} cannot be compared: a test takes two good runs of each, and there are {len(c.a.good)} and {len(c.b.good)}."
+    test = f"95 % interval {signed(d.low)} to {signed(d.high)}; Welch's test, Holm's correction, {probability(c.p)}, n = {d.n[0]} and {d.n[1]}"
+    if not told_apart(c):
+        return f"{a} and {b} are not distinguishable: they end {abs(d.mean):.4f} nats a token apart ({test})."
+    return f"{a} ends {abs(d.mean):.4f} nats a token {'below' if d.mean < 0 else 'above'} {b} ({test})."
+
+
+def sped_up(arm: ArmResult, reference: ArmResult) -> str:
+    s, name = arm.speedup, f"{reference.arm.label}'s final loss"
+    if not s:
+        return f"{arm.arm.label}: there is no good run to compare."
+    if not s.reached:
+        return f"{arm.arm.label} reaches {name} in none of its {s.runs} runs."
+    ratio = {axis: plus_minus(mean_and_deviation(values), 2) for axis, values in s.ratios.items()}
+    runs = f"all {s.runs} runs" if s.reached == s.runs else f"{s.reached} of {s.runs} runs"
+    return (
+        f"{arm.arm.label} reaches {name} in {runs}, after {plus_minus(mean_and_deviation(s.steps), 0)} steps: {ratio['step']} times "
+        f"fewer steps than {reference.arm.label} made, {ratio['flops']} times fewer FLOPs, {ratio['seconds']} times less time."
+    )
+
+
+def headline(results: Results) -> str:
+    reference, plan = results.reference, results.plan
+    against = [c for c in results.comparisons if c.b is reference]
+    better = [c for c in against if told_apart(c) and c.difference.mean < 0]
+    worse = [c for c in against if told_apart(c) and c.difference.mean > 0]
+    finals = [arm for arm in results.arms if arm.finals]
+    if not finals:
+        return "No run has come to its end, so there is nothing to say yet."
+    best = min(finals, key=lambda arm: arm.final()[0])
+    return (
+        f"At equal {QUANTITY[plan.equal]}, {len(better)} of {len(against)} arms end below {reference.arm.label} by more than the "
+        f"seeds explain, {len(worse)} above, and {len(against) - len(better) - len(worse)} cannot be told from it. The lowest mean "
+        f"final loss, {plus_minus(best.final(), 4)} nats a token, is that of {best.arm.label}."
+    )
+
+
+def law_says(family: str, law: PowerLaw | None, results: Results) -> str:
+    if law is None:
+        return f"{family}: a power law needs three numbers of experts; there are fewer, so none was fitted."
+    interval = f"95 % interval {signed(-law.high)} to {signed(-law.low)}, R² = {law.r2:.3f}, {law.n} runs"
+    fitted = f"{family}: loss = {law.scale:.4f} · experts to the power {signed(-law.exponent)} ({interval})"
+    if law.objection:
+        return f"{fitted}. This fit is not meaningful: {law.objection}."
+    dense = results.reference.final()
+    lack = f"; nothing speaks against its form (lack of fit, p = {law.misfit_p:.2g})" if law.misfit_p is not None else ""
+    beyond = f" For one expert it gives {law.at(1):.4f}; {results.reference.arm.label} has {dense[0]:.4f}." if dense else ""
+    return f"{fitted}{lack}: each doubling of the experts takes {100 * (1 - 2**-law.exponent):.2f} % off the loss.{beyond}"
+
+
+def health_says(results: Results) -> list[str]:
+    arms = [arm for arm in results.arms if arm.experts()]
+    if not arms:
+        return []
+    drops = max(arms, key=lambda arm: arm.mean("drop_fraction"))
+    said = [f"At the end {drops.arm.label} drops most: {100 * drops.mean('drop_fraction'):.1f} % of its choices."]
+    starved = [f"{arm.arm.label} ({arm.starved()})" for arm in arms if arm.starved()]
+    if starved:
+        said.append(f"Experts that take less than a tenth of an equal share at the end, over all blocks and seeds: {', '.join(starved)}.")
+    else:
+        said.append("No expert takes less than a tenth of an equal share at the end.")
+    return said
+
+
+def trouble(results: Results) -> list[str]:
+    said = []
+    for state, what in (("diverged", "diverged"), ("failed", "failed")):
+        for run in results.runs:
+            if run.state == state:
+                said.append(f"{run.run.title} {what} and is in no mean: {run.reason}")
+    unfinished = [run for run in results.runs if run.state in ("cut", "waiting")]
+    if unfinished:
+        names = "; ".join(run.run.title for run in unfinished)
+        said.append(f"{len(unfinished)} of {len(results.runs)} runs are not at their end and in no mean: {names}.")
+    return said
+
+
+def says(results: Results) -> list[str]:
+    said = trouble(results)
+    for c in results.comparisons:
+        against_reference = c.b is results.reference
+        said.append(f"{compared(c)} {sped_up(c.a, c.b)}" if against_reference else compared(c))
+    said += [law_says(family, law, results) for family, (_, law) in results.laws.items()]
+    return said + health_says(results)
+
+
+def does_not_say(results: Results) -> list[str]:
+    plan = results.plan
+    seeds, sizes = len(plan.seeds), results.reference.arm.sizes
+    hosts = sorted({a["host"] for run in results.runs for a in run.run.attempts()})
+    worst = max(abs(arm.ratio - 1) for arm in plan.arms)
+    said = [
+        f"{seeds} seed{'s' * (seeds != 1)} an arm: a standard deviation from so few is itself uncertain by a factor of several, and a "
+        "difference that is not distinguishable here may be real.",
+        "Learning rate, batch and all else that the arms share were chosen once and tuned for none of them; another arm may gain more from tuning.",
+        f"Equal means equal {QUANTITY[plan.equal]} as `switchyard inspect` counts the model's, to {100 * worst:.2f} % ({plan.adjust} "
+        f"is rounded). Empty and dropped places of capacity, memory and communication are not in it.",
+        f"A model of {sizes.parameters / 1e6:.2g} million parameters on {sizes.tokens / 1e6:.3g} million tokens says how arms order at this "
+        "size; what holds at a thousand times as many needs runs there.",
+        f"Wall time is of training steps on {' and '.join(hosts) or 'one machine'}, as busy as it was; FLOPs and steps do not depend on that.",
+        "Held-out loss drops no token, whatever the capacity in training; it is of text like the training text.",
+    ]
+    if results.laws:
+        said.append("A power law over so short a range of experts cannot be told from many other curves; do not extend it.")
+    commits = sorted({a["commit"] for run in results.runs for a in run.run.attempts() if a.get("commit")})
+    if len(commits) > 1:
+        said.append(f"Runs were made by different commits, {', '.join(commits)}: differences between arms may be theirs.")
+    return said
