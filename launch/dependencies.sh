@@ -9,6 +9,7 @@ packages=(
   libhdf5-dev hdf5-tools          # checkpoints
   libssl-dev                      # SHA-256
   libyaml-cpp-dev libcli11-dev libspdlog-dev nlohmann-json3-dev
+  python3-yaml                    # experiments
 )
 [ "${1:-}" = tests ] && packages+=(libgtest-dev libboost-context-dev python3-h5py)
 

@@ -13,6 +13,7 @@ Exit codes: 0 all runs are done, 1 some failed, 2 usage or the experiment file, 
 """
 
 import argparse
+import contextlib
 import fcntl
 import os
 import pathlib
@@ -48,19 +49,19 @@ def show(plan: Plan):
         done = sum(run.state() == "done" for run in runs)
         rows.append([arm.name, f"{sizes.parameters:,}", f"{sizes.active_parameters:,}",
                      f"{sizes.flops_per_token / 1e9:.5f}", f"{sizes.steps:,}", f"{sizes.tokens / 1e6:.2f}",
-                     f"{sizes.flops / 1e15:.3f}", f"{arm.ratio:.5f}", f"{done} of {len(runs)}"])  # fmt: skip
+                     f"{sizes.flops / 1e15:.4g}", f"{arm.ratio:.5f}", f"{done} of {len(runs)}"])  # fmt: skip
     say(table(rows))
     say(f"Equal {plan.equal.replace('_', ' ')} by {plan.adjust}; the column gives the ratio to {plan.reference}.")
 
 
-def what_to_do(plan: Plan, retry: bool) -> list[Run]:
-    """The runs that are not at their end. Failed ones are only with --retry: the same would come of them."""
+def unfinished(plan: Plan, retry: bool) -> list[Run]:
+    """The runs to train. Failed ones only with --retry: the same would come of them."""
     wanted = {"waiting", "cut", "failed"} if retry else {"waiting", "cut"}
-    return [run for run in plan.runs() if run.state() in wanted or plan.lacks_domains(run)]
+    return [run for run in plan.runs() if run.state() in wanted]
 
 
-def report(folder: pathlib.Path):
-    subprocess.run([sys.executable, "-B", LAUNCH / "report.py", folder], check=True)
+def unmeasured(plan: Plan) -> list[Run]:
+    return [run for run in plan.runs() if plan.lacks_domains(run)]
 
 
 def arguments():
@@ -73,57 +74,61 @@ def arguments():
     parser.add_argument("--slurm", action="store_true", help="submit the runs to SLURM; SBATCH_* sets nodes and the like")
     parser.add_argument("--retry", action="store_true", help="run again what failed")
     parser.add_argument("--dry-run", action="store_true", help="show the plan and do nothing")
-    parser.add_argument("--report-only", action="store_true", help="train nothing; report what is there")
-    given = parser.parse_args()
+    parser.add_argument("--report-only", action="store_true", help="train nothing; measure by domain what is done, and report")
+    given = parser.parse_intermixed_args()
     if given.jobs < 0 or given.ranks < 1:
         parser.error("--jobs and --ranks want numbers from 1 on")
     return given
 
 
-def dry_run(plan: Plan, waiting: list[Run], given):
-    show(plan)
-    if given.slurm and waiting:
-        say("\n".join(submit(plan, waiting, given.jobs, report_command(plan), dry_run=True)))
-    else:
-        say("\n".join(f"{run.state():<8} {run.folder}" for run in plan.runs()))
+@contextlib.contextmanager
+def alone(folder: pathlib.Path):
+    """The lock of an experiment's folder: one at a time works in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ExperimentError(f"another experiment.py, or a run that one started, is at work in {folder}") from None
+        yield lock.fileno()
 
 
-def report_command(plan: Plan) -> list:
-    return [sys.executable, "-B", LAUNCH / "report.py", plan.folder]
+def finish(plan: Plan, runs: list[Run], given, lock: int) -> int:
+    """Brings these runs to their end and writes the report."""
+    finished = Local(plan, given.jobs or 1, given.ranks, lock, say).work(runs)
+    if any(run.last_metrics() for run in plan.runs()):
+        subprocess.run([sys.executable, "-B", LAUNCH / "report.py", plan.folder], check=True)
+    return outcome(plan) if finished else STOPPED
 
 
 def work(given) -> int:
     folder = given.out or pathlib.Path("runs/experiments") / given.experiment.stem
     if given.report_only:
         plan = load_plan(folder)
-        report(folder)
-        return outcome(plan)
+        with alone(folder) as lock:
+            return finish(plan, unmeasured(plan), given, lock)
+
     program = Program(pathlib.Path(os.environ.get("SWITCHYARD", LAUNCH.parent / "build/switchyard")))
     experiment = read_experiment(given.experiment, given.overrides)
     plan, configurations = make_plan(experiment, program, folder)
-    waiting = what_to_do(plan, given.retry)
+    waiting = unfinished(plan, given.retry)
+    report = [sys.executable, "-B", LAUNCH / "experiment.py", given.experiment, "--out", folder, "--report-only"]
     if given.dry_run:
-        dry_run(plan, waiting, given)
+        show(plan)
+        say("\n".join(f"{run.state():<8} {run.folder}" for run in plan.runs()))
+        if given.slurm and waiting:
+            say("\n".join(submit(plan, waiting, given.jobs, report, dry_run=True)))
         return 0
-
     for corpus, place in experiment.corpus.items():
         prepare(corpus, pathlib.Path(place), program, say)
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ExperimentError(f"another experiment.py works in {folder}") from None
+    with alone(folder) as lock:
         write_down(plan, configurations)
         show(plan)
-        if given.slurm and waiting:
-            submit(plan, waiting, given.jobs, report_command(plan), dry_run=False)
-            say(f"submitted {len(waiting)} runs; {folder}/report.html is written when they have ended")
-            return 0
-        finished = Local(plan, given.jobs or 1, given.ranks, say).work(waiting)
-    if any(run.metrics() for run in plan.runs()):
-        report(folder)
-    return outcome(plan) if finished else STOPPED
+        if not given.slurm or not waiting:
+            return finish(plan, [*unmeasured(plan), *waiting], given, lock)
+        submit(plan, waiting, given.jobs, report, dry_run=False)
+        say(f"submitted {len(waiting)} runs; {folder}/report.html is written when they have ended")
+        return 0
 
 
 def outcome(plan: Plan) -> int:

@@ -182,14 +182,14 @@ class Figures:
             rows = [(f"MoE block {i + 1}", [share * len(block) for share in block]) for i, block in enumerate(blocks)]
             groups += [(arm.arm.label, rows)] if rows else []
         seed = self.arms[0].good[0].run.seed if self.arms else 0
-        return Figure([heat_map("Load of each expert", groups, "expert", "share of tokens, in equal shares")] if groups else [],
+        return Figure([heat_map("Load of each expert", groups, "share of tokens, in equal shares")] if groups else [],
                       f"Seed {seed}, mean of the last tenth of training: the share of all choices that the expert took, times the "
-                      "number of experts. Dropped choices are missing, so a block's mean is below 1.")  # fmt: skip
+                      "number of experts, which are numbered across. Dropped choices are missing, so a block's mean is below 1.")  # fmt: skip
 
     def domains(self) -> Figure:
         pictures = []
         for arm in self.arms:
             groups = by_domain(arm.good[0].run.folder)
             if groups:
-                pictures.append(heat_map(f"Experts by domain: {arm.arm.label}", groups, "expert", "share of the domain's tokens, in equal shares"))
+                pictures.append(heat_map(f"Experts by domain: {arm.arm.label}", groups, "share of the domain's tokens, in equal shares"))
         return Figure(pictures, "The first seed's last checkpoint, on held-out text: which experts the tokens of each domain go to.")

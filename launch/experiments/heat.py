@@ -32,8 +32,8 @@ def key(x: float, y: float, unit: str) -> list[str]:
     return body + [text(x + 300, y + 10, unit, size=11, colour=MUTED)]
 
 
-def heat_map(title: str, groups: list[tuple[str, list[tuple[str, list[float]]]]], column: str, unit: str, width: float = 760) -> str:
-    """`groups` are (name, rows), a row its label and a value an expert, in multiples of an equal share."""
+def heat_map(title: str, groups: list[tuple[str, list[tuple[str, list[float]]]]], unit: str, width: float = 760) -> str:
+    """`groups` are (name, rows), a row its label and a value an expert, numbered above, in multiples of an equal share."""
     left, body, y = 150, [text(8, 18, title, size=13.5, weight="600")], 34
     for name, rows in groups:
         count = len(rows[0][1])
@@ -42,7 +42,6 @@ def heat_map(title: str, groups: list[tuple[str, list[tuple[str, list[float]]]]]
         every = 1 if size >= 18 else 4
         for expert in range(0, count, every):
             body.append(text(left + size * (expert + 0.5), y + 11, str(expert), "middle", 10, MUTED))
-        body.append(text(left - 8, y + 11, column, "end", 10, MUTED) if len(name) * 6.6 < left - 60 else "")
         y += 17
         for label, values in rows:
             body.append(text(left - 8, y + CELL / 2 + 4, label, "end", 11))

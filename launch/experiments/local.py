@@ -45,7 +45,7 @@ class Slot:
         self.environment = {} if alone or not gpus else {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
         self.run = self.process = self.attempt = None
 
-    def launch(self, run: Run, command: list[str], output: pathlib.Path):
+    def launch(self, run: Run, command: list[str], output: pathlib.Path, lock: int):
         self.run = run
         with open(output, "a") as file:
             self.process = subprocess.Popen(
@@ -55,14 +55,15 @@ class Slot:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **self.environment},
                 start_new_session=True,  # Ctrl-C comes here alone, and is passed on once
+                pass_fds=[lock],  # which stays taken while the run goes on, whatever becomes of this process
             )
 
 
 class Local:
     """Works through runs: each is trained, and then its checkpoint evaluated on each domain."""
 
-    def __init__(self, plan: Plan, jobs: int, ranks: int, say):
-        self.plan, self.ranks, self.say = plan, ranks, say
+    def __init__(self, plan: Plan, jobs: int, ranks: int, lock: int, say):
+        self.plan, self.ranks, self.lock, self.say = plan, ranks, lock, say
         parts = zip(shares(sorted(os.sched_getaffinity(0)), jobs), shares(gpus(), jobs))
         self.slots = [Slot(cores, own_gpus, jobs == 1) for cores, own_gpus in parts]
         self.asked = 0
@@ -114,13 +115,13 @@ class Local:
         self.say(f"{run.title}: " + (f"goes on after step {done} of {run.steps}" if done else f"starts, {run.steps} steps"))
         with open(run.folder / "log.txt", "a") as log:
             log.write(f"# {slot.attempt['begin']}  {slot.attempt['command']}\n")
-        slot.launch(run, command, run.folder / "log.txt")
+        slot.launch(run, command, run.folder / "log.txt", self.lock)
 
     def evaluate(self, slot: Slot, run: Run):
         command = [*slot.head, str(LOCAL), "eval", str(run.folder), "-n", str(self.ranks)]
         (run.folder / "eval.txt").unlink(missing_ok=True)
         slot.attempt = None
-        slot.launch(run, command, run.folder / "eval.txt")
+        slot.launch(run, command, run.folder / "eval.txt", self.lock)
 
     def end(self, slot: Slot):
         run, code, attempt = slot.run, slot.process.returncode, slot.attempt

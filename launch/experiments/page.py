@@ -73,7 +73,7 @@ def about(results: Results) -> str:
     days = sorted(attempt["begin"][:10] for attempt in attempts)
     facts = {
         "experiment": f"{plan.file}, on {plan.base}",
-        "command": f"launch/experiment.py {plan.file}",
+        "command": plan.command,
         "equal": f"{QUANTITY[plan.equal]}, by {plan.adjust}; reference: {results.reference.arm.label}",
         "seeds": ", ".join(map(str, plan.seeds)),
         "program and commit": f"switchyard {plan.version}; {', '.join(commits)}",

@@ -8,6 +8,7 @@
 import dataclasses
 import json
 import pathlib
+import shlex
 import subprocess
 
 import yaml
@@ -36,6 +37,7 @@ class Plan:
     title: str
     commit: str  # of this working tree
     version: str  # of the program
+    command: str
     file: str
     base: str
     equal: str
@@ -111,6 +113,7 @@ def make_plan(experiment: Experiment, program: Program, folder: pathlib.Path) ->
         title=experiment.title,
         commit=commit(),
         version=program.version,
+        command=shlex.join(["launch/experiment.py", str(experiment.path), *experiment.overrides]),
         file=str(experiment.path),
         base=str(experiment.base),
         equal=experiment.equal,

@@ -35,6 +35,7 @@ class Experiment:
     name: str
     title: str
     path: pathlib.Path
+    overrides: list[str]  # of the command line; in every arm's values too
     base: pathlib.Path
     corpus: dict[str, str]  # launch/corpus.py's name -> the folder that it goes to
     seeds: list[int]
@@ -211,6 +212,7 @@ def read_experiment(path: pathlib.Path, overrides: list[str] = ()) -> Experiment
         name=path.stem,
         title=given("title", reader.text, path.stem),
         path=path,
+        overrides=list(overrides),
         base=path.parent / base,
         corpus=corpus,
         seeds=seeds or [1],

@@ -17,7 +17,7 @@ SCRIPT = pathlib.Path(__file__).resolve().parents[2] / "launch" / "corpus.py"
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(SCRIPT.parent))
 
-from corpora import document, r_data, sources
+from corpora import document, folder, r_data, sources
 
 
 # R's serialization, as its manual "R Internals", section 1.8, defines it.
@@ -167,6 +167,26 @@ class Program(unittest.TestCase):
         self.assertEqual(changed.returncode, 1)
         self.assertIn("valid.jsonl has changed", changed.stderr)
         self.assertIn("holds the corpus austen, wanted five", self.run_corpus("five", "--out", self.out).stderr)
+
+    def test_several_domains_have_files_of_their_own(self):
+        """Of packages that look like the real ones, as unpacked; what they hold is the readers' affair."""
+        made = self.folder / "made"
+        made.mkdir()
+        writer = folder.CorpusWriter(made, "five", by_domain=True)
+        for domain in ("python", "kernel"):
+            notice = self.folder / f"usr/share/doc/{domain}-doc/copyright"
+            notice.parent.mkdir(parents=True)
+            notice.write_text("free\n")
+            texts = [document.Document(domain, title, f"{domain} {title}\n", title == "b") for title in "abc"]
+            source = sources.Source(domain, f"{domain}-doc", "", "free", lambda root, texts=texts: iter(texts))
+            writer.add_source(source, self.folder, f"{domain}-doc", "1", as_files=False)
+        writer.finish()
+        read = lambda name: [json.loads(line)["text"] for line in (made / name).read_text().splitlines()]
+        self.assertEqual((read("train/python.jsonl"), read("valid/python.jsonl")), (["python a\n", "python c\n"], ["python b\n"]))
+        self.assertEqual((read("train/kernel.jsonl"), read("valid/kernel.jsonl")), (["kernel a\n", "kernel c\n"], ["kernel b\n"]))
+        self.assertFalse((made / "train.jsonl").exists())
+        self.assertIn("valid/kernel.jsonl", json.loads((made / "corpus.json").read_text())["files"])
+        folder.check(made, "five")
 
     def test_leaves_other_folders_alone(self):
         self.out.mkdir()

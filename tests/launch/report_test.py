@@ -72,7 +72,7 @@ def write_experiment(folder, seeds=(1, 2, 3), spread=0.004):
         arms.append({"name": name, "label": label, "family": family, "axes": axes, "values": {}, "adjusted": {}, "ratio": 1.0, "sizes": sizes})
         for i, seed in enumerate(seeds):
             write_run(folder / name / f"seed-{seed}", name, experts, steps, FINAL[name] + spread * (1 - i))
-    plan = {"name": "planted", "title": "A <planted> experiment", "commit": "0123456789ab", "version": "0.1.0", "file": "planted.yaml",
+    plan = {"name": "planted", "title": "A <planted> experiment", "commit": "0123456789ab", "version": "0.1.0", "file": "planted.yaml", "command": "launch/experiment.py planted.yaml",
             "base": "base.yaml", "equal": "flops", "adjust": "train.steps", "multiple": 1, "reference": "dense", "vocab_size": 258,
             "held_out": [f"data/{domain}" for domain in DOMAINS], "seeds": list(seeds), "compare": [["top1-8", "top2"]], "arms": arms}  # fmt: skip
     (folder / "plan.json").write_text(json.dumps(plan))

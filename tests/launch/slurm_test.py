@@ -89,6 +89,14 @@ class Slurm(Scenario):
         self.job("tiny.yaml", STEP="exit 0", SLURM_MPI_TYPE="pmix_v4")
         self.assertIn("--mpi=pmix_v4\n", (self.folder / "srun-arguments").read_text())
 
+    def test_a_task_of_an_array_reads_its_number(self):
+        done = self.job("runs/%a.yaml", "run.dir=runs/%a", STEP="exit 3", SLURM_ARRAY_TASK_ID="7")
+        arguments = (self.folder / "srun-arguments").read_text().splitlines()
+        self.assertEqual(arguments[-2:], ["runs/7.yaml", "run.dir=runs/7"])
+        self.assertRegex(done.err, r"\nslurm.sbatch: .* ended with exit code 3\n$")
+        self.job("runs/%a.yaml", STEP="exit 0")
+        self.assertEqual((self.folder / "srun-arguments").read_text().splitlines()[-1], "runs/%a.yaml")
+
     def test_what_sbatch_is_asked_for(self):
         asked = [line.split()[1] for line in JOB.read_text().splitlines() if line.startswith("#SBATCH")]
         for option in ("--signal=B:USR1@300", "--requeue", "--open-mode=append"):

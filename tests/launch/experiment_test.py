@@ -1,0 +1,348 @@
+#!/usr/bin/env python3
+"""launch/experiment.py with the real program and mpirun.  experiment_test.py PROGRAM ROOT [unittest's arguments]"""
+
+import fcntl
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import unittest
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "app"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "launch"))
+
+from switchyard_run import PROGRAM, ROOT, Result, Scenario, environment, main
+
+from experiments.local import shares
+from experiments.run import Run
+from experiments.sizes import Sizes, equalise
+from experiments.spec import Arm, Experiment, ExperimentError, read_experiment
+
+EXPERIMENT = """\
+title: Tiny
+base: tiny.yaml
+set: {train.eval_every: 2, data.valid: [{path: tokens}, {path: other}]}
+seeds: [1, 2]
+reference: dense
+equal: flops
+arms:
+  dense: {set: {moe.experts: 0}}
+  top1:
+    label: top-1 of {moe.experts}
+    set: {moe: {top_k: 1, renormalise: false}}
+    over: {moe.experts: [2, 4]}
+  top2: {set: {moe.top_k: 2}}
+compare: [[top1-4, top2]]
+"""
+ARMS = ["dense", "top1-2", "top1-4", "top2"]
+RUNS = [(arm, seed) for seed in (1, 2) for arm in ARMS]
+
+# The program, but for one arm on one seed, whose training fails.
+FAILING = """\
+#!/bin/sh
+case "$1 $2" in train*/top1-2/seed-2/plan.yaml | train*/slurm/5.yaml) {how} ;; esac
+exec {program} "$@"
+"""
+
+
+class InFolder(Scenario):
+    """A folder with an experiment of four small arms on two seeds."""
+
+    def setUp(self):
+        super().setUp()
+        for suffix in ("bin", "idx", "json"):
+            shutil.copy(self.folder / f"tokens.{suffix}", self.folder / f"other.{suffix}")
+        self.write(EXPERIMENT)
+        self.out = self.folder / "runs/experiments/try"
+
+    def write(self, text):
+        (self.folder / "try.yaml").write_text(text)
+
+    def command(self, *arguments):
+        return [sys.executable, "-B", str(ROOT / "launch/experiment.py"), "try.yaml", *arguments]
+
+    def experiment(self, *arguments, **environ):
+        done = subprocess.run(self.command(*arguments), cwd=self.folder, env={**environment(), **environ}, text=True,
+                              capture_output=True, stdin=subprocess.DEVNULL, timeout=300)
+        return Result(done.returncode, done.stdout, done.stderr, 0)
+
+    def run_of(self, arm, seed):
+        plan = json.loads((self.out / "plan.json").read_text())
+        steps = next(each["sizes"]["steps"] for each in plan["arms"] if each["name"] == arm)
+        return Run(arm, seed, steps, self.out / arm / f"seed-{seed}")
+
+    def states(self):
+        return {run: self.run_of(*run).state() for run in RUNS}
+
+    def program(self, how):
+        """A stand-in for the program."""
+        path = self.folder / "program"
+        path.write_text(FAILING.format(how=how, program=PROGRAM))
+        path.chmod(0o755)
+        return str(path)
+
+
+class Experiments(InFolder):
+    def test_from_the_file_to_the_report(self):
+        done = self.experiment("--jobs", "2")
+        self.assertEqual((done.code, done.err), (0, ""), done)
+        self.assertEqual(set(self.states().values()), {"done"})
+        page = (self.out / "report.html").read_text()
+        self.assertIn("8 of 8 came to a good end", page)
+        self.assertEqual((self.out / "report.csv").read_text().count("\n"), 9)
+        for arm, seed in RUNS:
+            run = self.run_of(arm, seed)
+            self.assertEqual([m["step"] for m in run.metrics()], list(range(1, run.steps + 1)))
+            self.assertEqual(run.exit_code(), 0)
+            (attempt,) = run.attempts()
+            self.assertEqual(attempt["code"], 0)
+            self.assertIn("taskset", attempt["command"])
+            self.assertEqual(set(attempt), {"begin", "seconds", "code", "command", "host", "commit", "program"})
+            self.assertEqual(set(run.domains()), {"tokens", "other"})
+            self.assertIn(f"seed: {seed}\n", (run.folder / "config.yaml").read_text())
+            plan = (run.folder / "plan.yaml").read_text()
+            self.assertIn(f"steps: {run.steps}\n", plan)
+        first = {run: self.run_of(*run).metrics() for run in RUNS}
+        self.assertNotEqual(first["dense", 1], first["dense", 2])
+
+        again = self.experiment()
+        self.assertEqual(again.code, 0, again)
+        self.assertNotIn("starts", again.out)
+        self.assertEqual({run: self.run_of(*run).metrics() for run in RUNS}, first)
+        self.assertEqual(self.experiment("--report-only").code, 0)
+
+        changed = self.experiment("optim.lr=1e-4")
+        self.assertEqual(changed.code, 2)
+        self.assertIn("dense/seed-1 was begun with another configuration: optim.lr was 0.003, is 0.0001", changed.err)
+        self.assertEqual((self.out / "report.html").read_text(), page)
+
+    def test_a_dry_run_leaves_nothing(self):
+        done = self.experiment("--dry-run")
+        self.assertEqual(done.code, 0, done)
+        self.assertFalse((self.folder / "runs").exists())
+        ratios = [float(line.split()[-4]) for line in done.out.splitlines() if line.split()[0] in ARMS]
+        self.assertEqual(len(ratios), 4)
+        self.assertEqual(ratios[0], 1)
+        self.assertTrue(all(abs(ratio - 1) < 0.5 / 5 for ratio in ratios), ratios)  # half a step of 5 or 6
+        self.assertEqual(done.out.count("waiting "), 8)
+
+    def test_stopped_and_resumed(self):
+        steps = "train.steps=1000"
+        with subprocess.Popen(self.command(steps), cwd=self.folder, env=environment(), text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE) as job:  # fmt: skip
+            metrics = self.out / "dense/seed-1/metrics.jsonl"
+            while not metrics.exists() or metrics.read_bytes().count(b"\n") < 3:
+                self.assertIsNone(job.poll(), "ended before it was stopped")
+            job.send_signal(signal.SIGTERM)
+            out, err = job.communicate(timeout=120)
+        self.assertEqual(job.returncode, 75, (out, err))
+        stopped = self.run_of("dense", 1)
+        self.assertEqual((stopped.state(), stopped.exit_code()), ("cut", 75))
+        before = stopped.metrics()
+        self.assertLess(len(before), 1000)
+        self.assertEqual(self.states()["top1-2", 1], "waiting")
+
+        # Here only this run goes on: the others are there already, so to say.
+        for arm, seed in RUNS[1:]:
+            run = self.run_of(arm, seed)
+            last = {**before[-1], "step": run.steps, "val_loss": 3.0}
+            (run.folder / "metrics.jsonl").write_text(json.dumps(last) + "\n")
+            (run.folder / "domains.json").write_text('{"tokens": 3.0, "other": 3.0}')
+        resumed = self.experiment(steps)
+        self.assertEqual(resumed.code, 0, resumed)
+        self.assertIn(f"dense, seed 1: goes on after step {len(before)} of 1000", resumed.out)
+        self.assertEqual([m["step"] for m in stopped.metrics()], list(range(1, 1001)))
+        self.assertEqual(stopped.metrics()[: len(before)], before)
+        self.assertEqual([attempt["code"] for attempt in stopped.attempts()], [75, 0])
+
+    def test_one_at_a_time(self):
+        self.out.mkdir(parents=True)
+        with open(self.out / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            second = self.experiment()
+        self.assertEqual(second.code, 2, second)
+        self.assertIn("is at work in runs/experiments/try", second.err)
+
+    def test_a_run_that_fails_is_named_and_kept(self):
+        broken = self.program("echo 'error: step 4: the loss is not finite' >&2; exit 5")
+        failed = self.experiment("--jobs", "2", SWITCHYARD=broken)
+        self.assertEqual(failed.code, 1, failed)
+        self.assertIn("top1-2, seed 2: FAILED, exit code 5: step 4: the loss is not finite", failed.out)
+        states = self.states()
+        self.assertEqual(states.pop(("top1-2", 2)), "failed")
+        self.assertEqual(set(states.values()), {"done"})
+        self.assertIn("top1-2, seed 2 diverged and is in no mean", (self.out / "report.html").read_text())
+
+        same = self.experiment(SWITCHYARD=broken)
+        self.assertEqual(same.code, 1)
+        self.assertNotIn("starts", same.out)
+        lost = self.program("kill -KILL $$")
+        cut = self.experiment("--retry", SWITCHYARD=lost)
+        self.assertEqual((cut.code, self.states()["top1-2", 2]), (1, "cut"), cut)
+        mended = self.experiment()
+        self.assertEqual((mended.code, mended.out.count(": starts, ")), (0, 1), mended)
+        self.assertEqual([attempt["code"] for attempt in self.run_of("top1-2", 2).attempts()], [5, 137, 0])
+
+    def test_mistakes_are_told_with_their_place_and_the_nearest_key(self):
+        for old, new, *words in (
+            ("equal: flops", "eqaul: flops", "try.yaml:6:1: eqaul: unknown key; did you mean equal?", "equal: is missing"),
+            ("equal: flops", "equal: flop", "try.yaml:6:8: equal: flop: did you mean flops?"),
+            ("reference: dense", "reference: dens", "did you mean dense?"),
+            ("[top1-4, top2]", "[top1-4, top3]", "did you mean top2?"),
+            ("{set: {moe.top_k: 2}}", "{sett: {moe.top_k: 2}}", "try.yaml:13:10: sett: unknown key; did you mean set?"),
+            ("moe.top_k: 2", "moe.top_kk: 2", "try.yaml:13:9: arm top2:", "moe.top_kk: unknown key; did you mean top_k?"),
+            ("label: top-1 of {moe.experts}", "label: top-1 of {experts}", "{experts} is no key that the arm sets"),
+            ("seeds: [1, 2]", "seeds: [1, 1]", "1 is there twice"),
+            ("seeds: [1, 2]", "seeds: [1, -2]", "a whole number"),
+            ("base: tiny.yaml", "base: tinny.yaml", "there is no tinny.yaml"),
+            ("moe.top_k: 2", "run.seed: 2", "run.seed: the experiment gives every run its own"),
+            ("seeds: [1, 2]", "seeds: [1, 2", "try.yaml:5:"),
+            ("equal: flops", "equal: flops\nequal: tokens", "equal: the key is there twice"),
+            ("equal: flops", "equal: active_parameters\nadjust: train.steps", "train.steps does not change its active_parameters"),
+            ("{path: tokens}, {path: other}", "", "data.valid is empty"),
+        ):
+            self.write(EXPERIMENT.replace(old, new))
+            told = self.experiment("--dry-run")
+            self.assertEqual(told.code, 2, (new, told))
+            for line in told.err.splitlines():
+                self.assertTrue(line.startswith("error: "), told.err)
+            for word in words:
+                self.assertIn(word, told.err)
+        self.assertFalse((self.folder / "runs").exists())
+
+    def test_equal_active_parameters(self):
+        """Each choice of top-2 is as wide as leaves the sum the dense model's."""
+        self.write(EXPERIMENT.replace("equal: flops", "equal: active_parameters\nmultiple: 2"))
+        dry = self.experiment("--jobs", "2", "train.steps=8", "--dry-run")
+        self.assertEqual(dry.code, 0, dry)
+        experiment = read_experiment(self.folder / "try.yaml", ["model.d_ff=64"])
+        inspected = []
+
+        def sizes_of(arm, extra):
+            values = [f"{key}={value}" for key, value in (arm.values | extra).items()]
+            told = self.run_here("inspect", "tiny.yaml", *values, "--json")
+            self.assertEqual(told.code, 0, told)
+            inspected.append(json.loads(told.out))
+            return Sizes(**{key: inspected[-1][key] for key in ("parameters", "active_parameters", "flops_per_token", "tokens_per_step", "steps")})
+
+        by_name = {e.arm.name: e for e in equalise(experiment, sizes_of)}
+        # The block's 3 x 16 x 64 weights, less the router's 16 x experts, over 3 x 16 a column, and choices.
+        self.assertEqual(by_name["top1-4"].adjusted, {"moe.d_ff": str(2 * round((64 - 4 / 3) / 2))})
+        self.assertEqual(by_name["top2"].adjusted, {"moe.d_ff": str(2 * round((64 - 4 / 3) / 2 / 2))})
+        self.assertEqual(by_name["top2"].sizes.steps, by_name["dense"].sizes.steps)
+        self.assertTrue(all(abs(e.ratio - 1) < 0.02 for e in by_name.values()))
+
+
+class Slurm(InFolder):
+    """With stand-ins for SLURM's commands: sbatch writes down what it is asked, squeue knows what the test says."""
+
+    def setUp(self):
+        super().setUp()
+        for name, body in (("sbatch", 'printf "%s\\n" "$*" >>asked; echo "4$(wc -l <asked);cluster"'),
+                           ("squeue", 'test ! -e queued || cat queued'),
+                           ("srun", 'while [ "${1#--}" != "$1" ]; do shift; done; exec "$@"')):  # fmt: skip
+            path = self.folder / "bin" / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(f"#!/usr/bin/env bash\n{body}\n")
+            path.chmod(0o755)
+        self.path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
+
+    def task(self, number, **environ):
+        """An array task as SLURM would run it."""
+        log = self.out / f"slurm/{number}.log"
+        slurm = {"SLURM_JOB_ID": "50", "SLURM_JOB_NODELIST": "n1", "SLURM_CPUS_PER_TASK": "1", "SLURM_NTASKS_PER_NODE": "1",
+                 "SLURM_ARRAY_TASK_ID": str(number), "PATH": self.path}  # fmt: skip
+        arguments = ["runs/experiments/try/slurm/%a.yaml", "--progress", "lines"]
+        with open(log, "a") as output:
+            subprocess.run([ROOT / "launch/slurm.sbatch", *arguments], cwd=self.folder, env={**environment(), **slurm, **environ},
+                           stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, timeout=120)  # fmt: skip
+
+    def test_one_array_and_then_the_report(self):
+        submitted = self.experiment("--slurm", "--jobs", "3", PATH=self.path)
+        self.assertEqual((submitted.code, submitted.err), (0, ""), submitted)
+        array, report = (self.folder / "asked").read_text().splitlines()
+        self.assertIn("--array=0-7%3", array)
+        self.assertTrue(array.endswith(f"{ROOT}/launch/slurm.sbatch runs/experiments/try/slurm/%a.yaml --progress lines"), array)
+        self.assertIn("--output=runs/experiments/try/slurm/%a.log", array)
+        self.assertIn("--dependency=afterany:41", report)
+        self.assertRegex(report, r"--wrap=.*launch/experiment.py try.yaml --out runs/experiments/try --report-only")
+
+        (self.folder / "queued").write_text("41 PENDING\n")
+        refused = self.experiment("--slurm", PATH=self.path)
+        self.assertEqual(refused.code, 2)
+        self.assertIn("job 41 of this experiment is still in the queue", refused.err)
+        (self.folder / "queued").unlink()
+
+        self.task(2)
+        self.task(5, SWITCHYARD=self.program("echo 'error: no memory left' >&2; exit 6"))
+        states = self.states()
+        self.assertEqual((states.pop(RUNS[2]), states.pop(RUNS[5])), ("done", "failed"))
+        self.assertEqual(set(states.values()), {"waiting"})
+        self.assertEqual(self.run_of(*RUNS[5]).reason(), "exit code 6: no memory left")
+
+        reported = self.experiment("--report-only")
+        self.assertEqual(reported.code, 1, reported)
+        self.assertEqual(set(self.run_of(*RUNS[2]).domains()), {"tokens", "other"})
+        self.assertIn("1 of 8 came to a good end", (self.out / "report.html").read_text())
+
+        self.experiment("--slurm", PATH=self.path)
+        self.assertIn("--array=0-5 ", (self.folder / "asked").read_text().splitlines()[2])
+        for number, run in enumerate([run for run in RUNS if run not in (RUNS[2], RUNS[5])]):
+            plan = (self.out / f"slurm/{number}.yaml").resolve()
+            self.assertEqual(plan, (self.out / run[0] / f"seed-{run[1]}" / "plan.yaml").resolve())
+
+    def test_without_slurm(self):
+        told = self.experiment("--slurm", PATH=f"{pathlib.Path(sys.executable).parent}")
+        self.assertEqual(told.code, 2, told)
+
+
+class Arithmetic(unittest.TestCase):
+    def equalised(self, equal, arms, adjust, multiple=1):
+        """`arms`: name -> FLOPs a token, tokens a step, active parameters a unit of width."""
+        path = pathlib.Path("x.yaml")
+        made = [Arm(name, name, name, "x.yaml:1:1", {}, {}) for name in arms]
+        experiment = Experiment("x", "x", path, [], path, {}, [1], next(iter(arms)), equal, adjust, multiple, made, [])
+
+        def sizes_of(arm, extra):
+            flops, tokens, active = arms[arm.name]
+            steps, width = int(extra.get("train.steps", 1000)), int(extra.get("moe.d_ff", 512))
+            return Sizes(1, 100 + active * width, flops, tokens, steps)
+
+        return {e.arm.name: e for e in equalise(experiment, sizes_of)}
+
+    def test_steps_for_equal_flops(self):
+        done = self.equalised("flops", {"a": (6.0, 10, 1), "b": (9.0, 10, 1), "c": (6.0, 5, 1), "d": (7.0, 10, 1)}, "train.steps")
+        self.assertEqual([e.sizes.steps for e in done.values()], [1000, 667, 2000, 857])
+        self.assertAlmostEqual(done["b"].ratio, 9 * 667 / 6000)
+        self.assertAlmostEqual(done["c"].ratio, 1)
+        self.assertAlmostEqual(done["d"].ratio, 7 * 857 / 6000)
+
+    def test_steps_for_equal_tokens(self):
+        done = self.equalised("tokens", {"a": (6.0, 10, 1), "b": (9.0, 10, 1), "c": (6.0, 4, 1)}, "train.steps")
+        self.assertEqual([e.sizes.steps for e in done.values()], [1000, 1000, 2500])
+
+    def test_widths_for_equal_active_parameters(self):
+        done = self.equalised("active_parameters", {"a": (6.0, 10, 3), "b": (6.0, 10, 6)}, "moe.d_ff", 32)
+        self.assertEqual(done["b"].adjusted, {"moe.d_ff": "256"})
+        self.assertEqual(done["b"].ratio, 1)
+
+    def test_what_cannot_be_made_equal(self):
+        for equal, arms, adjust, word in (
+            ("tokens", {"a": (6.0, 10, 1), "b": (6.0, 10, 1)}, "moe.d_ff", "does not change"),
+            ("active_parameters", {"a": (6.0, 10, 1), "b": (6.0, 10, 6000)}, "moe.d_ff", "no multiple of 1 above 0"),
+        ):
+            with self.assertRaisesRegex(ExperimentError, word):
+                self.equalised(equal, arms, adjust)
+
+    def test_cores_are_shared_out_side_by_side(self):
+        self.assertEqual(shares([0, 1, 2, 3, 4], 2), [[0, 1], [2, 3, 4]])
+        self.assertEqual(shares([4, 5], 3), [[4], [5], [4]])
+        self.assertEqual(shares([], 2), [[], []])
+
+
+if __name__ == "__main__":
+    main()
