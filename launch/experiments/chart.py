@@ -220,11 +220,15 @@ class Row:
     style: Style
     remark: str = ""
 
+    def ends(self) -> tuple[float, ...]:
+        """Of the bar: one deviation to either side."""
+        return () if self.deviation is None else (self.mean - self.deviation, self.mean + self.deviation)
+
 
 def rows_chart(title: str, x: Axis, rows: list[Row], rule: tuple[float, str] | None = None, width: float = 720) -> str:
     """A line of dots a row, with mean and spread; `rule` is a vertical line and its name."""
     chart = Chart(title, x, Axis(""), width, 34 + 26 * len(rows) + 62)
-    chart.see([value for row in rows for value in row.values] + ([rule[0]] if rule else []), [])
+    chart.see([value for row in rows for value in (*row.values, *row.ends())] + ([rule[0]] if rule else []), [])
     chart.x_range, chart.left, chart.right = chart.limits(x, chart.xs), 24 + CHARACTER * max(len(r.label) for r in rows), width - 126
     chart.bottom = chart.height - 62
     body = [text(8, 18, title, size=13.5, weight="600")]
@@ -240,9 +244,9 @@ def rows_chart(title: str, x: Axis, rows: list[Row], rule: tuple[float, str] | N
         y = 34 + 26 * (i + 0.5)
         body.append(text(chart.left - 12, y + 4, row.label, "end"))
         if row.mean is not None:
-            if row.deviation is not None:
-                ends = chart.px(row.mean - row.deviation), chart.px(row.mean + row.deviation)
-                body.append(line(ends[0], y, ends[1], y, row.style.colour, 6, ""))
+            if row.ends():
+                low, high = map(chart.px, row.ends())
+                body.append(line(low, y, high, y, row.style.colour, 6))
             body.append(line(chart.px(row.mean), y - 9, chart.px(row.mean), y + 9, row.style.colour, 2.5))
         body += [marker(chart.px(value), y, row.style) for value in row.values]
         body.append(text(chart.right + 12, y + 4, row.remark))

@@ -22,11 +22,11 @@ figure { margin: 1rem 0 1.6rem; break-inside: avoid; }
 .pictures svg { flex: 1 1 480px; width: 100%; height: auto; font-family: inherit; }
 figcaption { color: #57606a; font-size: .88rem; max-width: 62rem; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .84rem; font-variant-numeric: tabular-nums; min-width: 45%; }
-th, td { padding: .28rem .5rem; text-align: right; border-bottom: 1px solid #e3e6ea; white-space: nowrap; }
+table { border-collapse: collapse; font-size: .82rem; font-variant-numeric: tabular-nums; min-width: 45%; }
+th, td { padding: .28rem .45rem; text-align: right; border-bottom: 1px solid #e3e6ea; white-space: nowrap; }
 th { border-bottom: 2px solid #8c959f; vertical-align: bottom; white-space: normal; }
 th.left, td.left { text-align: left; }
-td.note { white-space: normal; min-width: 9rem; }
+td.note { white-space: normal; overflow-wrap: anywhere; }
 tr.bad td { background: #fff4ef; }
 code { font: .85em ui-monospace, "DejaVu Sans Mono", monospace; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; font-size: .9rem; }
@@ -42,9 +42,9 @@ dt { color: #57606a; } dd { margin: 0; }
 """
 
 
-def table(head: list[str], rows: list[list[str]], left: int = 1, bad=()) -> str:
-    """The first `left` columns are text; `bad` are numbers of rows to mark; a cell may be long in the last."""
-    kind = lambda i: ' class="left"' if i < left else ""
+def table(head: list[str], rows: list[list[str]], bad=(), note: int = -1) -> str:
+    """The first column is text, as is that numbered `note`, which may be long; `bad` are numbers of rows to mark."""
+    kind = lambda i: ' class="left"' if i == 0 else ' class="left note"' if i == note else ""
     lines = ["".join(f"<th{kind(i)}>{escape(cell)}</th>" for i, cell in enumerate(head))]
     body = ["".join(f"<td{kind(i)}>{escape(cell)}</td>" for i, cell in enumerate(row)) for row in rows]
     marked = [f'<tr class="bad">{line}</tr>' if i in bad else f"<tr>{line}</tr>" for i, line in enumerate(body)]
@@ -131,18 +131,19 @@ def domains_table(results: Results) -> str:
 
 def runs_table(results: Results) -> str:
     head = ["arm", "seed", "state", "steps", "held-out loss", "training loss", "dropped, %", "entropy, nats", "seconds",
-            "tokens a second", "attempts", "commit", "remark"]  # fmt: skip
+            "tokens a second", "attempts", "commit", "what went wrong"]  # fmt: skip
     rows, bad = [], []
     for i, result in enumerate(results.runs):
         run, curve = result.run, result.curve
-        attempts, drop = run.attempts(), curve.at_end("drop_fraction")
+        attempts, routed = run.attempts(), bool(curve.load_at_end())
+        drop, entropy = (curve.at_end(name) if routed else None for name in ("drop_fraction", "router_entropy"))
         rows.append([results.plan.arm(run.arm).label, str(run.seed), result.state, f"{len(curve.metrics)} of {run.steps}",
                      optional(curve.final, ".4f"), optional(curve.at_end("loss"), ".4f"),
-                     optional(None if drop is None else 100 * drop, ".2f"), optional(curve.at_end("router_entropy"), ".3f"),
+                     optional(None if drop is None else 100 * drop, ".2f"), optional(entropy, ".3f"),
                      f"{curve.seconds:.0f}", optional(curve.tokens_per_second(), ",.0f"), str(len(attempts)),
                      attempts[-1]["commit"] if attempts else "—", result.reason])  # fmt: skip
         bad += [i] if result.state in ("failed", "diverged") else []
-    return table(head, rows, bad=bad).replace("<td></td></tr>", '<td class="left note"></td></tr>')
+    return table(head, rows, bad, len(head) - 1)
 
 
 def page(results: Results) -> str:

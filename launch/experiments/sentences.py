@@ -40,7 +40,7 @@ def sped_up(arm: ArmResult, reference: ArmResult) -> str:
     if not s:
         return f"{arm.arm.label}: there is no good run to compare."
     if not s.reached:
-        return f"{arm.arm.label} reaches {name} in none of its {s.runs} runs."
+        return f"{arm.arm.label} does not reach {name} in any run."
     ratio = {axis: plus_minus(mean_and_deviation(values), 2) for axis, values in s.ratios.items()}
     runs = f"all {s.runs} runs" if s.reached == s.runs else f"{s.reached} of {s.runs} runs"
     return (
