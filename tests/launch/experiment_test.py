@@ -131,6 +131,16 @@ class Experiments(InFolder):
         self.assertTrue(all(abs(ratio - 1) < 0.5 / 5 for ratio in ratios), ratios)  # half a step of 5 or 6
         self.assertEqual(done.out.count("waiting "), 8)
 
+    def test_the_experiments_that_come_with_the_program(self):
+        """Their keys are the configuration's, and their arms equal to half a step, or 1 %."""
+        for path in sorted((ROOT / "configs/experiments").glob("*.yaml")):
+            command = [sys.executable, "-B", ROOT / "launch/experiment.py", path, "--dry-run"]
+            done = subprocess.run(command, cwd=self.folder, env=environment(), text=True, capture_output=True)
+            self.assertEqual((done.returncode, done.stderr), (0, ""), path)
+            arms = [line.split() for line in done.stdout.splitlines() if line.endswith(" of 2") or line.endswith(" of 3")]
+            self.assertGreater(len(arms), 3)
+            self.assertTrue(all(abs(float(arm[-4]) - 1) < 0.01 for arm in arms), done.stdout)
+
     def test_stopped_and_resumed(self):
         steps = "train.steps=1000"
         with subprocess.Popen(self.command(steps), cwd=self.folder, env=environment(), text=True,
