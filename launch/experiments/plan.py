@@ -9,6 +9,7 @@ import dataclasses
 import json
 import pathlib
 import shlex
+import shutil
 import subprocess
 
 import yaml
@@ -88,7 +89,9 @@ def load_plan(folder: pathlib.Path) -> Plan:
 
 
 def commit() -> str:
-    """Of the working tree that this script is in; empty where it is in none."""
+    """Of the working tree that this script is in; empty where it is in none, or without git."""
+    if not shutil.which("git"):
+        return ""
     git = ["git", "-C", str(pathlib.Path(__file__).parent)]
     head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], text=True, capture_output=True)
     if head.returncode != 0:
