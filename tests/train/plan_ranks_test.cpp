@@ -91,6 +91,7 @@ TEST(Plan, ParametersAreThoseOfTheModel) {
           }
         }
       }
+      world.barrier();  // no rank opens the tokens any more
     });
 }
 
