@@ -59,6 +59,7 @@ void add_grouped(Recipes& recipes, Scale scale);
 void add_rows(Recipes& recipes, Scale scale);
 void add_router(Recipes& recipes, Scale scale);
 void add_placement(Recipes& recipes, Scale scale);
+void add_other_routers(Recipes& recipes, Scale scale);
 
 // All of them. Throws when a row of the table is missing.
 Recipes kernel_recipes(Scale scale);

@@ -18,7 +18,7 @@ namespace switchyard::bench {
 Recipes kernel_recipes(Scale scale) {
   Recipes recipes;
   for (const auto add : {add_memory, add_products, add_grouped, add_norms, add_attention, add_activations, add_rows,
-                         add_router, add_placement, add_losses, add_optimizer})
+                         add_router, add_other_routers, add_placement, add_losses, add_optimizer})
     add(recipes, scale);
   std::set<std::string_view> rows;
   for (const Recipe& recipe : recipes) rows.insert(recipe.row);

@@ -69,7 +69,27 @@ struct TopK {
   Tensor expert_TK;  // i32
 };
 TopK top_k(const Variable& p_TE, std::int64_t k, Renormalise renormalise);
+// The same weights of experts that were chosen otherwise; a token's are different ones.
+Variable choose(const Variable& p_TE, Tensor expert_TK, Renormalise renormalise);
+// The weights of all experts, 0 for those not chosen: choose's transpose.
+Variable spread_choices(const Variable& weight_TK, Tensor expert_TK, std::int64_t experts);
 Variable balance_loss(const Variable& p_TE, Tensor f_GE, float scale);
 Variable z_loss(const Variable& logits_TE, const Softmax& softmax, float scale);
+
+// scores.cpp, all f32
+// sigmoid of logits, and what share each is of a token's sum
+struct Sigmoid {
+  Variable s_TE, share_TE;
+};
+Sigmoid sigmoid(const Variable& logits_TE);
+// clean + sigma normal with sigma = softplus(raw) + floor
+struct Noisy {
+  Variable logits_TE, sigma_TE;
+};
+Noisy noisy_logits(const Variable& clean_TE, const Variable& raw_TE, Tensor normal_TE, float floor);
+// How probable it is that other noise has an expert among the K chosen; best: the K + 1 largest noisy logits.
+Variable choice_probability(const Variable& clean_TE, const Variable& sigma_TE, const TopK& best);
+// x times uniform numbers in (1 - eps, 1 + eps), those from number `first` on of the key's, as f32
+Variable jitter(const Variable& x, PhiloxKey key, std::uint64_t first, float eps);
 
 }  // namespace switchyard

@@ -46,6 +46,38 @@ TopK top_k(const Variable& p_TE, std::int64_t k, Renormalise renormalise) {
           expert};
 }
 
+// What top_k gives, for any experts.
+Variable choose(const Variable& p_TE, Tensor expert_TK, Renormalise renormalise) {
+  check_scores("choose", p_TE.value());
+  SY_CHECK(expert_TK.dtype() == DType::i32 && expert_TK.dim(0) == p_TE.shape()[0], "choose: experts ",
+           expert_TK.shape(), " ", expert_TK.dtype(), " do not fit scores ", p_TE.shape());
+  const Kernels& table = kernels(p_TE.device());
+  Tensor weight = Tensor::empty(expert_TK.shape(), DType::f32, p_TE.device());
+  table.choose(weight, expert_TK, p_TE.value(), renormalise);
+
+  return record("choose", weight, {p_TE},
+                [&table, p = p_TE.value(), weight, expert_TK, renormalise](const Tensor& dweight) -> Grads {
+                  Tensor dp = empty_like(p);
+                  table.top_k_backward(dp, dweight, weight, expert_TK, p, renormalise);
+                  return {dp};
+                });
+}
+
+// y[t, e_k] = w[t, k], else 0        dw[t, k] = dy[t, e_k]
+Variable spread_choices(const Variable& weight_TK, Tensor expert_TK, std::int64_t experts) {
+  SY_CHECK(expert_TK.shape() == weight_TK.shape(), "spread_choices: experts ", expert_TK.shape(), " of weights ",
+           weight_TK.shape());
+  const Kernels& k = kernels(weight_TK.device());
+  Tensor y = Tensor::empty(weight_TK.shape().with(1, experts), DType::f32, weight_TK.device());
+  k.top_k_backward(y, weight_TK.value(), weight_TK.value(), expert_TK, y, Renormalise::no);
+
+  return record("spread_choices", y, {weight_TK}, [&k, expert_TK](const Tensor& dy) -> Grads {
+    Tensor dweight = Tensor::empty(expert_TK.shape(), DType::f32, dy.device());
+    k.choose(dweight, expert_TK, dy, Renormalise::no);
+    return {dweight};
+  });
+}
+
 // y = scale sum_t sum_e f[g(t), e] p[t, e]        dp[t, e] = scale f[g(t), e] dy
 // f counts choices, a step function of p: it has no gradient (Switch, arXiv 2101.03961, section 2.2).
 Variable balance_loss(const Variable& p_TE, Tensor f_GE, float scale) {

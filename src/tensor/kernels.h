@@ -62,6 +62,16 @@ struct Placement {
   }
 };
 
+// Which of `groups` equal blocks of neighbouring experts a token may go to: the `met` whose `best` largest scores sum
+// up to most, the lower index first among equals.
+struct GroupLimit {
+  std::int64_t groups = 1, met = 1, best = 1;
+};
+
+// Who goes first where an expert has not room for all that chose it: all first choices before any second, in each those
+// of higher score; or those of higher score, whichever choice they are.
+enum class Priority { choice_then_score, score };
+
 // One parameter's share of an AdamW step, all f32 and of one shape. The compute copy may be empty.
 struct AdamWTensors {
   Tensor param, m, v, grad;
@@ -144,12 +154,12 @@ struct Kernels {
   void (*top_k)(Tensor& weight_TK, Tensor& expert_TK, const Tensor& p_TE, Renormalise);
   void (*top_k_backward)(Tensor& dp_TE, const Tensor& dweight_TK, const Tensor& weight_TK, const Tensor& expert_TK,
                          const Tensor& p_TE, Renormalise);
-  // chosen_GKE: how many tokens of each group took expert e as k-th choice, before capacity
+  // chosen_GKE: how many tokens of each group took expert e as k-th choice, before capacity; -1 is no choice
   void (*count_choices)(Tensor& chosen_GKE, const Tensor& expert_TK, Placement);
   // f[g, e] = sum_{k < counted} chosen[g, k, e] / tokens: each quotient rounded to f32, added in the order of k
   void (*choice_fractions)(Tensor& f_GE, const Tensor& chosen_GKE, std::int64_t counted, float tokens);
-  // slot_TK: 0 for a choice that its expert has room for, -1 for one that is dropped. T holds whole routing groups, and
-  // capacity > 0.
+  // slot_TK: 0 for a choice that its expert has room for, -1 for one that is dropped, or none (-1). T holds whole
+  // routing groups, and capacity > 0.
   void (*admit)(Tensor& slot_TK, const Tensor& expert_TK, Placement);
   // Stable grouping by part and expert, in token order within these, of any consecutive tokens. slot_TK holds what
   // admit gave where there is a capacity, and gets the row of each choice, -1 where dropped; token_N (N =
@@ -166,6 +176,40 @@ struct Kernels {
                           float scale);
   void (*entropy)(Tensor& sum_1, const Tensor& p_TE);  // sum_t -sum_e p log p
 
+  // choices.cpp: further ways to choose experts and to be admitted
+  // weight_TK: p of the given experts, renormalised or not; its gradient is top_k_backward
+  void (*choose)(Tensor& weight_TK, const Tensor& expert_TK, const Tensor& p_TE, Renormalise);
+  // score = p + bias (an empty one counts as zeros), and -inf for experts of groups that a token may not go to
+  void (*selection_scores)(Tensor& score_TE, const Tensor& p_TE, const Tensor& bias_E, GroupLimit);
+  // Every choice but the first becomes -1, none, unless weight > threshold * random (GShard's second expert).
+  void (*thin_choices)(Tensor& expert_TK, const Tensor& weight_TK, const Tensor& random_TK, float threshold);
+  // met_GD: how many tokens of each group chose any of the d-th block of experts, of D equal ones
+  void (*count_meetings)(Tensor& met_GD, const Tensor& expert_TK, Placement);
+  // bias += rate sign(mean - count): up where fewer than the mean of count_E came, down where more did
+  void (*adjust_bias)(Tensor& bias_E, const Tensor& count_E, float rate);
+  // What admit does, but by priority; token order decides among equals. score_TK may be (T, 1), one for all choices of
+  // a token. A token chooses an expert once.
+  void (*admit_by_priority)(Tensor& slot_TK, const Tensor& expert_TK, const Tensor& score_TK, Placement, Priority);
+
+  // scores.cpp, all f32: other ways to score experts, and the losses of these
+  // s = 1 / (1 + e^-x) and share = s / sum_e s; dlogits from the gradients of both
+  void (*sigmoid)(Tensor& s_TE, Tensor& share_TE, const Tensor& logits_TE);
+  void (*sigmoid_backward)(Tensor& dlogits_TE, const Tensor& ds_TE, const Tensor& dshare_TE, const Tensor& s_TE);
+  // sigma = softplus(raw) + floor and noisy = clean + sigma normal; draw from the gradients of both
+  void (*noisy_logits)(Tensor& noisy_TE, Tensor& sigma_TE, const Tensor& clean_TE, const Tensor& raw_TE,
+                       const Tensor& normal_TE, float floor);
+  void (*noisy_logits_backward)(Tensor& draw_TE, const Tensor& dnoisy_TE, const Tensor& dsigma_TE, const Tensor& raw_TE,
+                                const Tensor& normal_TE);
+  // The probability that other noise would have an expert among the K chosen: Phi((clean - limit) / sigma), limit being
+  // the K-th largest of the others' noisy logits. best (T, K + 1), value and expert: the largest noisy logits.
+  void (*choice_probability)(Tensor& p_TE, const Tensor& clean_TE, const Tensor& sigma_TE, const Tensor& best,
+                             const Tensor& best_expert);
+  void (*choice_probability_backward)(Tensor& dclean_TE, Tensor& dsigma_TE, Tensor& dbest, const Tensor& dp_TE,
+                                      const Tensor& clean_TE, const Tensor& sigma_TE, const Tensor& best,
+                                      const Tensor& best_expert);
+  // loss_1 = scale sum_g var(sum_g) / (mean(sum_g)^2 + 1e-10), over experts, and its gradient by sum_GE
+  void (*squared_variation)(Tensor& loss_1, Tensor& dsum_GE, const Tensor& sum_GE, float scale);
+
   // cross_entropy.cpp: loss_R = lse - logit[target], dlogits = scale (softmax - onehot); target -1 counts nothing.
   // dlogits may be empty, or of the rows' type beside f32 logits.
   void (*cross_entropy)(Tensor& loss_R, Tensor& dlogits_RV, const Tensor& logits_RV, const Tensor& target_R,
@@ -180,6 +224,10 @@ struct Kernels {
 
   // random.cpp: y[i] is number first + i of the key's uniform f32 numbers in (0, 1), four to each block of Philox
   void (*uniform)(Tensor& y, PhiloxKey key, std::uint64_t first);
+  // y[i] is number first + i of the key's standard normal f32 numbers (Box-Muller), two to each block of Philox
+  void (*normal)(Tensor& y, PhiloxKey key, std::uint64_t first);
+  // y[i] = x[i] (1 - eps + 2 eps u), u the uniform number first + i; x and y f32
+  void (*jitter)(Tensor& y, const Tensor& x, PhiloxKey key, std::uint64_t first, float eps);
 
   // optimizer.cpp
   // p -= lr (m' / bias1 / (sqrt(v' / bias2) + eps) + decay p) with grad * grad_scale_1; writes the compute copy too.

@@ -121,7 +121,8 @@ void count_choices(Tensor& chosen_GKE, const Tensor& expert_TK, Placement placem
   for (std::int64_t g = 0; g < groups; ++g) {
     const auto [begin, end] = group_of(g, placement.group, expert_TK.dim(0));
     for (std::int64_t t = begin; t < end; ++t)
-      for (std::int64_t k = 0; k < top_k; ++k) ++chosen[(g * top_k + k) * experts + expert[t * top_k + k]];
+      for (std::int64_t k = 0; k < top_k; ++k)
+        if (const std::int32_t e = expert[t * top_k + k]; e >= 0) ++chosen[(g * top_k + k) * experts + e];
   }
 }
 
@@ -148,8 +149,8 @@ void admit(Tensor& slot_TK, const Tensor& expert_TK, Placement placement) {
       std::ranges::fill(rows_E, 0);
       for (std::int64_t k = 0; k < top_k; ++k)
         for (std::int64_t t = g * group; t < (g + 1) * group; ++t) {
-          std::int64_t& rows = rows_E[static_cast<std::size_t>(expert[t * top_k + k])];
-          slot[t * top_k + k] = rows++ < placement.capacity ? 0 : -1;
+          const std::int32_t e = expert[t * top_k + k];
+          slot[t * top_k + k] = e >= 0 && rows_E[static_cast<std::size_t>(e)]++ < placement.capacity ? 0 : -1;
         }
     }
   }

@@ -69,6 +69,28 @@ void balance_loss_backward(Tensor& dp_TE, const Tensor& dloss_1, const Tensor& f
 void z_loss(Tensor& loss_1, const Tensor& lse_T, float scale);
 void z_loss_backward(Tensor& dlogits_TE, const Tensor& dloss_1, const Tensor& lse_T, const Tensor& p_TE, float scale);
 void entropy(Tensor& sum_1, const Tensor& p_TE);
+
+// choices.cu
+void choose(Tensor& weight_TK, const Tensor& expert_TK, const Tensor& p_TE, Renormalise);
+void selection_scores(Tensor& score_TE, const Tensor& p_TE, const Tensor& bias_E, GroupLimit);
+void thin_choices(Tensor& expert_TK, const Tensor& weight_TK, const Tensor& random_TK, float threshold);
+void count_meetings(Tensor& met_GD, const Tensor& expert_TK, Placement);
+void adjust_bias(Tensor& bias_E, const Tensor& count_E, float rate);
+void admit_by_priority(Tensor& slot_TK, const Tensor& expert_TK, const Tensor& score_TK, Placement, Priority);
+
+// scores.cu
+void sigmoid(Tensor& s_TE, Tensor& share_TE, const Tensor& logits_TE);
+void sigmoid_backward(Tensor& dlogits_TE, const Tensor& ds_TE, const Tensor& dshare_TE, const Tensor& s_TE);
+void noisy_logits(Tensor& noisy_TE, Tensor& sigma_TE, const Tensor& clean_TE, const Tensor& raw_TE,
+                  const Tensor& normal_TE, float floor);
+void noisy_logits_backward(Tensor& draw_TE, const Tensor& dnoisy_TE, const Tensor& dsigma_TE, const Tensor& raw_TE,
+                           const Tensor& normal_TE);
+void choice_probability(Tensor& p_TE, const Tensor& clean_TE, const Tensor& sigma_TE, const Tensor& best,
+                        const Tensor& best_expert);
+void choice_probability_backward(Tensor& dclean_TE, Tensor& dsigma_TE, Tensor& dbest, const Tensor& dp_TE,
+                                 const Tensor& clean_TE, const Tensor& sigma_TE, const Tensor& best,
+                                 const Tensor& best_expert);
+void squared_variation(Tensor& loss_1, Tensor& dsum_GE, const Tensor& sum_GE, float scale);
 void choice_fractions(Tensor& f_GE, const Tensor& chosen_GKE, std::int64_t counted, float tokens);
 
 // place.cu
@@ -85,6 +107,8 @@ void sum(Tensor& y_1, const Tensor& x, Into into);
 
 // random.cu
 void uniform(Tensor& y, PhiloxKey key, std::uint64_t first);
+void normal(Tensor& y, PhiloxKey key, std::uint64_t first);
+void jitter(Tensor& y, const Tensor& x, PhiloxKey key, std::uint64_t first, float eps);
 
 // optimizer.cu
 void adamw(std::span<const AdamWTensors>, const AdamWStep&, const Tensor& grad_scale_1);

@@ -19,14 +19,16 @@ __global__ void count_choices_kernel(int* chosen_GKE, const int* expert_TK, std:
   const std::int64_t begin = g * group + blockIdx.x % parts * kCountedTokens;
   const int items = int(min(end_of_group - begin, kCountedTokens)) * choices;
   for (int i = int(threadIdx.x); i < items; i += kThreads)
-    if (const int k = i % choices * experts + expert_TK[begin * choices + i] - first; 0 <= k && k < tile)
+    if (const int e = expert_TK[begin * choices + i], k = i % choices * experts + e - first;
+        e >= 0 && 0 <= k && k < tile)
       atomicAdd(&counts[k], 1);
   __syncthreads();
   for (int k = int(threadIdx.x); k < tile; k += kThreads)
     if (counts[k] > 0) atomicAdd(&chosen_GKE[g * keys + first + k], counts[k]);
 }
 
-// One block a group and tile of experts, choice by choice: slot is 0 where the expert still has room, else -1.
+// One block a group and tile of experts, choice by choice: slot is 0 where the expert still has room, else -1. No tile
+// has what is no choice: the first block answers for that.
 __global__ void __launch_bounds__(1024, 1) admit_kernel(int* slot_TK, const int* expert_TK, int choices, int experts,
                                                         std::int64_t group, std::int64_t capacity) {
   SharedMemory shared;
@@ -35,6 +37,9 @@ __global__ void __launch_bounds__(1024, 1) admit_kernel(int* slot_TK, const int*
   for (int e = int(threadIdx.x); e < tile; e += int(blockDim.x)) taken[e] = 0;
   __syncthreads();
   const std::int64_t begin = blockIdx.x * group;
+  if (blockIdx.y == 0)
+    for (std::int64_t i = begin * choices + threadIdx.x; i < (begin + group) * choices; i += blockDim.x)
+      if (expert_TK[i] < 0) slot_TK[i] = -1;
   for (int k = 0; k < choices; ++k)
     visit_in_order(
         taken, next, tile, begin, begin + group, [=](std::int64_t t) { return expert_TK[t * choices + k] - first; },
