@@ -38,9 +38,9 @@ TINY = {
     "model": {"vocab_size": 96, "d_model": 48, "n_layers": 4, "n_heads": 4, "n_kv_heads": 4, "head_dim": 12, "d_ff": 80,
               "activation": "swiglu", "qk_norm": True, "tied_embeddings": False, "norm_eps": 1e-6, "rope_theta": 10000,
               "init_std": 0.1},
-    "moe": {"experts": 6, "top_k": 2, "d_ff": 56, "layers": [], "every": 2, "first_dense": 0, "renormalise": True,
-            "capacity_factor": 0, "group_size": 0, "balance_loss": 0.01, "balance_counts": "first",
-            "balance_scope": "group", "z_loss": 0.001, "router_init_scale": 1.0},
+    "moe": {"experts": 6, "d_ff": 56, "layers": [], "every": 2, "first_dense": 0},
+    "router": {"top_k": 2, "renormalise": True, "capacity_factor": 0, "group_size": 0, "balance_loss": 0.01,
+               "balance_counts": "first", "balance_scope": "group", "z_loss": 0.001, "init_scale": 1.0},
     "train": {"seq_len": 24, "global_batch": 4, "micro_batch": 0, "recompute": "none", "eval_every": 0},
     "optim": {"lr": 0.003, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.1, "clip": 1.0,
               "schedule": {"kind": "cosine", "warmup_steps": 5, "min_ratio": 0.1}},
@@ -50,11 +50,11 @@ TINY = {
 # What each variant changes in TINY; "ranks" is how many mpirun starts.
 VARIANTS = {
     "dropless": {},
-    "capacity drops": {"moe": {"capacity_factor": 1.0}},
-    "groups shorter than a sequence": {"moe": {"capacity_factor": 1.1, "group_size": 8}},
-    "top-1, not renormalised": {"moe": {"top_k": 1, "renormalise": False, "capacity_factor": 1.25}},
+    "capacity drops": {"router": {"capacity_factor": 1.0}},
+    "groups shorter than a sequence": {"router": {"capacity_factor": 1.1, "group_size": 8}},
+    "top-1, not renormalised": {"router": {"top_k": 1, "renormalise": False, "capacity_factor": 1.25}},
     "top-3, all choices balanced over the micro-batch": {
-        "moe": {"top_k": 3, "balance_counts": "all", "balance_scope": "micro_batch", "balance_loss": 0.1}},
+        "router": {"top_k": 3, "balance_counts": "all", "balance_scope": "micro_batch", "balance_loss": 0.1}},
     "tied embeddings": {"model": {"tied_embeddings": True}},
     "GEGLU": {"model": {"activation": "geglu"}},
     "GELU, no QK-norm, MoE blocks listed": {
@@ -62,8 +62,8 @@ VARIANTS = {
     "grouped-query attention": {"model": {"n_kv_heads": 2, "head_dim": 16}},
     "dense": {"moe": {"experts": 0}},
     "accumulated micro-batches, recomputed": {
-        "train": {"micro_batch": 2, "recompute": "block"}, "moe": {"capacity_factor": 1.0}},
-    "two expert ranks": {"ranks": 2, "parallel": {"expert": 2}, "moe": {"capacity_factor": 1.0}},
+        "train": {"micro_batch": 2, "recompute": "block"}, "router": {"capacity_factor": 1.0}},
+    "two expert ranks": {"ranks": 2, "parallel": {"expert": 2}, "router": {"capacity_factor": 1.0}},
 }
 
 
@@ -117,7 +117,7 @@ def run_pytorch(config, initial, batch, lrs, dtype):
     device = "cuda" if config.run.device == "cuda" else "cpu"
     model = pytorch_model.Transformer(config).to(device, dtype)
     model.load_state_dict(initial)
-    gaps = watch_ties(model, config.moe.top_k)
+    gaps = watch_ties(model, config.router.top_k)
     training = pytorch_model.Training(model, config)
     tokens, targets = batch[:, :-1].to(device), batch[:, 1:].to(device)
     metrics = []
@@ -202,7 +202,7 @@ def check_model(switchyard, path, device):
     settings["run"] |= {"precision": "fp32", "device": device}
     settings["model"]["n_layers"] = min(settings["model"]["n_layers"], MOST_BLOCKS)
     settings["train"].update(seq_len=64, global_batch=2, micro_batch=2)
-    settings["moe"]["group_size"] = 0
+    settings["router"]["group_size"] = 0
     settings["optim"]["lr"] /= 10
     return check(switchyard, f"{path} in fp32 on 128 tokens", settings)
 

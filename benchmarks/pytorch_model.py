@@ -34,7 +34,8 @@ def load_config(path):
     gated_width = -(-(8 * model.d_model // 3) // 64) * 64
     model.d_ff = model.d_ff or (gated_width if is_gated(model.activation) else 4 * model.d_model)
     moe.d_ff = moe.d_ff or model.d_ff
-    moe.group_size = moe.group_size or config.train.seq_len
+    moe.router = config.router
+    moe.router.group_size = moe.router.group_size or config.train.seq_len
     return config
 
 
@@ -178,8 +179,8 @@ class SparseFeedForward(nn.Module):
         with torch.autocast(x_BSD.device.type, enabled=False):  # the router computes in the masters' precision
             logits_TE = self.gate(x_TD.to(self.gate.weight.dtype))
             p_TE = logits_TE.softmax(dim=-1)
-            weight_TK, expert_TK = p_TE.topk(moe.top_k, dim=-1)
-            if moe.renormalise:
+            weight_TK, expert_TK = p_TE.topk(moe.router.top_k, dim=-1)
+            if moe.router.renormalise:
                 weight_TK = weight_TK / weight_TK.sum(dim=-1, keepdim=True)
             keep_TK = within_capacity(expert_TK, moe)
             routed = Routed(balance=balance_loss(p_TE, expert_TK, moe),
@@ -191,21 +192,22 @@ class SparseFeedForward(nn.Module):
 
 def within_capacity(expert_TK, moe):
     """Which choices find room: an expert takes C rows of a group, all first choices before any second, by token."""
-    if moe.capacity_factor == 0:
+    router = moe.router
+    if router.capacity_factor == 0:
         return torch.ones_like(expert_TK, dtype=torch.bool)
     T, K = expert_TK.shape
-    capacity = math.ceil(moe.capacity_factor * K * moe.group_size / moe.experts - 1e-9)  # 1.1 is not exactly 1.1
-    queue = expert_TK.view(-1, moe.group_size, K).transpose(1, 2).flatten(1)  # (G, K * group)
+    capacity = math.ceil(router.capacity_factor * K * router.group_size / moe.experts - 1e-9)  # 1.1 is not exactly 1.1
+    queue = expert_TK.view(-1, router.group_size, K).transpose(1, 2).flatten(1)  # (G, K * group)
     taken = F.one_hot(queue, moe.experts)
     position = (taken.cumsum(dim=1) * taken).sum(dim=-1)  # counted from 1
-    return (position <= capacity).view(-1, K, moe.group_size).transpose(1, 2).reshape(T, K)
+    return (position <= capacity).view(-1, K, router.group_size).transpose(1, 2).reshape(T, K)
 
 
 def balance_loss(p_TE, expert_TK, moe):
     """E sum_e f_e P_e (Switch, eq. 4), averaged over groups; f counts choices before capacity."""
     T, E = p_TE.shape
-    group = moe.group_size if moe.balance_scope == "group" else T
-    counted = expert_TK[:, :1] if moe.balance_counts == "first" else expert_TK
+    group = moe.router.group_size if moe.router.balance_scope == "group" else T
+    counted = expert_TK[:, :1] if moe.router.balance_counts == "first" else expert_TK
     f_GE = F.one_hot(counted, E).sum(dim=1).view(-1, group, E).to(p_TE.dtype).mean(dim=1)
     P_GE = p_TE.view(-1, group, E).mean(dim=1)
     return E * (f_GE * P_GE).sum(dim=-1).mean()
@@ -255,12 +257,12 @@ class Transformer(nn.Module):
         """grouped: experts through torch's grouped_mm, else a loop over them."""
         super().__init__()
         c = config.model
-        self.moe = config.moe
+        self.router = config.router
         self.model = Decoder(c, config.moe, config.train.seq_len, grouped)
         self.lm_head = None if c.tied_embeddings else nn.Linear(c.d_model, c.vocab_size, bias=False)
         for name, p in self.named_parameters():
             if p.dim() > 1:
-                deviation = (config.moe.router_init_scale / c.d_model) ** 0.5
+                deviation = (config.router.init_scale / c.d_model) ** 0.5
                 nn.init.normal_(p, std=deviation if name.endswith("mlp.gate.weight") else c.init_std)
         self.float()
 
@@ -272,7 +274,7 @@ class Transformer(nn.Module):
         if not routed:
             return Losses(cross_entropy, cross_entropy, *[cross_entropy.new_zeros(())] * 3)
         balance, z, dropped = (torch.stack(told) for told in zip(*routed))
-        total = cross_entropy + self.moe.balance_loss * balance.sum() + self.moe.z_loss * z.sum()
+        total = cross_entropy + self.router.balance_loss * balance.sum() + self.router.z_loss * z.sum()
         return Losses(total, cross_entropy, balance.mean(), z.mean(), dropped.mean())
 
 

@@ -54,5 +54,5 @@ cat <<END
 Next:
   build/switchyard inspect $run                  what the checkpoint holds
   build/switchyard generate $run --prompt "Mr. Darcy"
-  launch/local.sh configs/quickstart.yaml -n 2 run.dir=runs/top1 moe.top_k=1 moe.renormalise=false
+  launch/local.sh configs/quickstart.yaml -n 2 run.dir=runs/top1 router.kind=switch
 END

@@ -27,6 +27,8 @@ class ParameterMaker {
                 Replicas replicas = Replicas::data);
   Variable experts(std::string name, Shape whole, std::vector<Box> boxes, Shape local, Init init);
 
+  std::uint64_t seed() const { return seed_; }
+  Device device() const { return device_; }
   Parameters take() { return std::move(parameters_); }
 
  private:

@@ -41,7 +41,7 @@ Block::Block(const ModelConfig& m, const MoeConfig& moe, Kind kind, const std::s
       ffn_norm_(m.d_model, static_cast<float>(m.norm_eps), name + ".post_attention_layernorm", make),
       ffn_(make_ffn(m, moe, kind, ffn_name_, mesh, make)) {}
 
-BlockResult Block::forward(const Residual& x, const Pass& pass) const {
+BlockResult Block::forward(const Residual& x, const Pass& pass, const RouterPass& own) const {
   const auto run = [&pass](Recompute piece, const Variable& x_TD, std::function<Recomputed(const Variable&)> body) {
     return pass.recompute == piece ? recompute(x_TD, std::move(body)) : body(x_TD);
   };
@@ -53,25 +53,28 @@ BlockResult Block::forward(const Residual& x, const Pass& pass) const {
                                });
   const AddNorm middle = ffn_norm_(in.sum, mixed.y);
   const auto stats = std::make_shared<std::optional<RoutingStats>>();  // written by each run of the body, always alike
-  const Recomputed out =
-      run(Recompute::ffn, middle.normed,
-          [this, capacity = pass.capacity, share = pass.share, stats](const Variable& x_TD) -> Recomputed {
-            const Scope scope(ffn_name_.c_str());
-            if (const auto* dense = std::get_if<FeedForward>(&ffn_)) return {(*dense)(x_TD), {}};
-            MoeResult moe = std::get<Moe>(ffn_)(x_TD, capacity, share);
-            *stats = std::move(moe.stats);
-            return {moe.y_TD, moe.loss_1};
-          });
+  const Recomputed out = run(Recompute::ffn, middle.normed, [this, own, stats](const Variable& x_TD) -> Recomputed {
+    const Scope scope(ffn_name_.c_str());
+    if (const auto* dense = std::get_if<FeedForward>(&ffn_)) return {(*dense)(x_TD), {}};
+    MoeResult moe = std::get<Moe>(ffn_)(x_TD, own);
+    *stats = std::move(moe.stats);
+    return {moe.y_TD, moe.loss_1};
+  });
   return {{middle.sum, out.y}, out.extra, *stats};
 }
 
+Router* Block::router() {
+  Moe* moe = std::get_if<Moe>(&ffn_);
+  return moe ? &moe->router() : nullptr;
+}
+
 // A block that runs again keeps one tensor, so it takes and gives the stream added up.
-BlockResult Block::operator()(const Residual& x, const Pass& pass) const {
-  if (pass.recompute != Recompute::block) return forward(x, pass);
+BlockResult Block::operator()(const Residual& x, const Pass& pass, const RouterPass& own) const {
+  if (pass.recompute != Recompute::block) return forward(x, pass, own);
   const auto stats = std::make_shared<std::optional<RoutingStats>>();
   const Variable x_TD = x.y_TD ? add(x.x_TD, x.y_TD) : x.x_TD;
-  const Recomputed result = recompute(x_TD, [this, pass, stats](const Variable& in_TD) -> Recomputed {
-    BlockResult block = forward({in_TD, {}}, pass);
+  const Recomputed result = recompute(x_TD, [this, pass, own, stats](const Variable& in_TD) -> Recomputed {
+    BlockResult block = forward({in_TD, {}}, pass, own);
     *stats = std::move(block.stats);
     return {add(block.x.x_TD, block.x.y_TD), block.loss_1};
   });

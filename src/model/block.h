@@ -17,6 +17,8 @@ struct Pass {
   float share = 0;                         // 1 / target tokens of the global batch: every loss is a share of a mean
   Capacity capacity = Capacity::enforced;  // unlimited in evaluation
   Recompute recompute = Recompute::none;
+  std::int64_t step = 0;         // counted from 0
+  std::int64_t first_token = 0;  // where this rank's first sequence begins in the global batch of the step
 };
 
 // The residual stream x + y. What the last sublayer gave, y, is left to the next norm, which adds it on its way; it may
@@ -39,10 +41,14 @@ class Block {
   Block(const ModelConfig& model, const MoeConfig& moe, Kind kind, const std::string& name, Mesh& mesh,
         ProcessGroup& key_sharers, ParameterMaker& make);
 
-  BlockResult operator()(const Residual& x, const Pass& pass) const;
+  // `own` is the pass as the routers of this rank see it, with its own part of the rows.
+  BlockResult operator()(const Residual& x, const Pass& pass, const RouterPass& own) const;
+
+  // The router, where the block has one.
+  Router* router();
 
  private:
-  BlockResult forward(const Residual& x, const Pass& pass) const;
+  BlockResult forward(const Residual& x, const Pass& pass, const RouterPass& own) const;
 
   std::string attention_name_, ffn_name_;
   RmsNorm attention_norm_;

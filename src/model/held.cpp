@@ -39,10 +39,15 @@ std::vector<HeldParameter> held_parameters(const ModelConfig& m, const MoeConfig
     part({d, q / tp});
     ones(d);
     if (is_moe[static_cast<std::size_t>(block)]) {
-      held.push_back({.block = block, .shape = {moe.experts, d}});
+      if (moe.router.scores != Scoring::hash) held.push_back({.block = block, .shape = {moe.experts, d}});
+      if (moe.router.noise) held.push_back({.block = block, .shape = {moe.experts, d}});
       const std::int64_t local = moe.experts / parallel.expert;
       experts({local, up * moe.d_ff / parts, d});
       experts({local, d, moe.d_ff / parts});
+      if (const std::int64_t shared = moe.shared_experts * moe.d_ff / tp; shared > 0) {
+        part({up * shared, d});
+        part({d, shared});
+      }
     } else {
       part({up * m.d_ff / tp, d});
       part({d, m.d_ff / tp});

@@ -29,6 +29,7 @@ Transformer::Transformer(const ModelConfig& model, const MoeConfig& moe, DType r
   for (std::int64_t i = mine.begin; i < mine.end; ++i)
     blocks_.emplace_back(model, moe, is_moe[static_cast<std::size_t>(i)] ? Block::Kind::moe : Block::Kind::dense,
                          text("model.layers.", i), mesh, *key_sharers_, make);
+  first_block_ = mine.begin;
   moe_before_ = std::count(is_moe.begin(), is_moe.begin() + mine.begin, true);
   moe_after_ = std::count(is_moe.begin() + mine.end, is_moe.end(), true);
   if (is_last) {
@@ -41,6 +42,12 @@ Transformer::Transformer(const ModelConfig& model, const MoeConfig& moe, DType r
 Transformer::Trunk Transformer::trunk(const Tensor& token_T, const Variable& in_RD, const Pass& pass) const {
   SY_CHECK(token_T.numel() == pass.batch * pass.seq, token_T.numel(), " tokens for ", pass.batch, " sequences of ",
            pass.seq);
+  const std::int64_t own = token_T.numel() / tensor_.size(), first = own * tensor_.rank();
+  const RouterPass router_pass{.capacity = pass.capacity,
+                               .share = pass.share,
+                               .step = pass.step,
+                               .first_token = pass.first_token + first,
+                               .token_T = token_T.rows(first, first + own)};
   Trunk trunk;
   trunk.x = {in_RD, {}};
   if (!in_RD) {
@@ -52,7 +59,7 @@ Transformer::Trunk Transformer::trunk(const Tensor& token_T, const Variable& in_
   };
   elsewhere(moe_before_);
   for (const Block& block : blocks_) {
-    auto [out, loss_1, stats] = block(trunk.x, pass);
+    auto [out, loss_1, stats] = block(trunk.x, pass, router_pass);
     trunk.x = out;
     if (loss_1) trunk.loss_1 = trunk.loss_1 ? add(trunk.loss_1, loss_1) : loss_1;
     if (stats) trunk.stats.push_back(*stats);
@@ -77,6 +84,20 @@ ModelResult Transformer::operator()(const Tensor& token_T, const Tensor& target_
   return {.out = trunk.loss_1 ? add(head.loss_1, trunk.loss_1) : head.loss_1,
           .lm_loss_1 = head.loss_1.value(),
           .stats = std::move(trunk.stats)};
+}
+
+std::vector<NamedState> Transformer::states() {
+  std::vector<NamedState> states;
+  for (std::size_t i = 0; i < blocks_.size(); ++i)
+    if (Router* router = blocks_[i].router(); router && router->bias())
+      states.push_back(
+          {text("model.layers.", first_block_ + std::int64_t(i), ".mlp.gate.e_score_correction_bias"), router->bias()});
+  return states;
+}
+
+void Transformer::end_step() {
+  for (Block& block : blocks_)
+    if (Router* router = block.router()) router->end_step();
 }
 
 Tensor Transformer::next_logits(const Tensor& token_T, std::int64_t batch, std::int64_t seq) const {

@@ -17,6 +17,12 @@ struct ModelResult {
   std::vector<RoutingStats> stats;  // one a MoE block of the model; of another stage's, zeros
 };
 
+// What a model carries from step to step and no gradient changes: whole, and the same on all ranks of its stage.
+struct NamedState {
+  std::string name;
+  Tensor value;  // f32
+};
+
 // A decoder-only transformer whose blocks are dense or mixtures of experts. With its defaults it computes what
 // Hugging Face's Qwen3MoeForCausalLM does. Of a pipeline's stages each holds its blocks, the first also the embedding,
 // the last the final norm and the head; a table that is both is held by both ends.
@@ -43,6 +49,11 @@ class Transformer {
   // tensor and pipeline parallelism only.
   Tensor next_logits(const Tensor& token_T, std::int64_t batch, std::int64_t seq) const;
 
+  // The biases of routers that have one.
+  std::vector<NamedState> states();
+  // After the last pass of a step: routers that balance their load by a bias move it. Every rank calls.
+  void end_step();
+
   Parameters& parameters() { return parameters_; }
   const Parameters& parameters() const { return parameters_; }
 
@@ -65,6 +76,7 @@ class Transformer {
   std::vector<Block> blocks_;    // of this stage
   std::optional<RmsNorm> norm_;  // in the last
   std::int64_t experts_;
+  std::int64_t first_block_ = 0;
   std::int64_t moe_before_ = 0, moe_after_ = 0;  // MoE blocks of the stages before and after
 };
 

@@ -5,27 +5,32 @@ namespace switchyard {
 Moe::Moe(const MoeConfig& config, std::int64_t d_model, Activation activation, const std::string& name, Init in,
          Init out, Mesh& mesh, ParameterMaker& make)
     : overlap_(config.overlap),
-      group_size_(config.group_size),
+      group_size_(config.router.group_size),
       group_(*mesh.experts),
       router_(config, d_model, name, mesh, make),
       dispatcher_(make_dispatcher(config.experts, *mesh.experts, mesh.layout.expert.extent(Axis::etp))),
-      experts_(config.experts, d_model, config.d_ff, activation, name, in, out, mesh, make) {}
-
-// The same on every rank, as all bring equally many tokens where capacity is enforced.
-std::int64_t Moe::parts(const Variable& x_TD, Capacity capacity) const {
-  const bool is_wanted = overlap_ == Overlap::on ||
-                         (overlap_ == Overlap::automatic && group_.size() > 1 && group_.overlaps(x_TD.device()));
-  return is_wanted && capacity == Capacity::enforced && x_TD.shape()[0] % (2 * group_size_) == 0 ? 2 : 1;
+      experts_(config.experts, d_model, config.d_ff, activation, name, in, out, mesh, make) {
+  if (config.shared_experts > 0)
+    shared_.emplace(d_model, config.shared_experts * config.d_ff, activation, name + ".shared_experts", in, out, mesh,
+                    make);
 }
 
-MoeResult Moe::operator()(const Variable& x_TD, Capacity capacity, float share) const {
-  const Routing routing = router_(x_TD, capacity, share, parts(x_TD, capacity));
+// The same on every rank, as all bring equally many tokens where capacity is enforced.
+std::int64_t Moe::parts(const Variable& x_TD, const RouterPass& pass) const {
+  const bool is_wanted = overlap_ == Overlap::on ||
+                         (overlap_ == Overlap::automatic && group_.size() > 1 && group_.overlaps(x_TD.device()));
+  return is_wanted && pass.trains() && x_TD.shape()[0] % (2 * group_size_) == 0 ? 2 : 1;
+}
+
+MoeResult Moe::operator()(const Variable& x_TD, const RouterPass& pass) const {
+  const Routing routing = router_(x_TD, pass, parts(x_TD, pass));
   Dispatched sent = dispatcher_->dispatch(x_TD, routing);
   for (std::size_t part = 0; part < sent.parts(); ++part) {
     const ExpertRows rows = sent.arrive(part);
     sent.leave(part, experts_(rows.rows_RD, rows.offsets_e1, rows.rows_each));
   }
-  return {dispatcher_->combine(sent, routing), routing.loss_1, routing.stats};
+  const Variable y_TD = dispatcher_->combine(sent, routing);
+  return {shared_ ? add(y_TD, (*shared_)(x_TD)) : y_TD, routing.loss_1, routing.stats};
 }
 
 }  // namespace switchyard

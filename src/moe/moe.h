@@ -1,6 +1,9 @@
 #pragma once
 
+#include <optional>
+
 #include "dist/mesh.h"
+#include "layers/feed_forward.h"
 #include "moe/dispatcher.h"
 #include "moe/experts.h"
 #include "moe/router.h"
@@ -15,6 +18,7 @@ struct MoeResult {
 
 // A mixture of experts in the place of a feed-forward layer:
 //   y_t = sum_k weight[t, k] expert(t, k)(x_t)       a dropped choice adds nothing
+// and the shared experts' outputs, where there are some; several of them are one wider feed-forward layer.
 // Where that is wanted (Overlap), half of the tokens travel while experts compute on the other half.
 class Moe {
  public:
@@ -22,11 +26,13 @@ class Moe {
   Moe(const MoeConfig& config, std::int64_t d_model, Activation activation, const std::string& name, Init in, Init out,
       Mesh& mesh, ParameterMaker& make);
 
-  // x (T, d_model), `share` is 1 / tokens of the global batch
-  MoeResult operator()(const Variable& x_TD, Capacity capacity, float share) const;
+  Router& router() { return router_; }
+
+  // x (T, d_model)
+  MoeResult operator()(const Variable& x_TD, const RouterPass& pass) const;
 
  private:
-  std::int64_t parts(const Variable& x_TD, Capacity capacity) const;
+  std::int64_t parts(const Variable& x_TD, const RouterPass& pass) const;
 
   Overlap overlap_;
   std::int64_t group_size_;
@@ -34,6 +40,7 @@ class Moe {
   Router router_;
   std::unique_ptr<Dispatcher> dispatcher_;
   Experts experts_;
+  std::optional<FeedForward> shared_;
 };
 
 }  // namespace switchyard

@@ -2,9 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
-#include <span>
-#include <vector>
 
 namespace switchyard {
 
@@ -15,108 +12,104 @@ std::int64_t expert_capacity(double factor, std::int64_t top_k, std::int64_t gro
 }
 
 Router::Router(const MoeConfig& config, std::int64_t d_model, const std::string& name, Mesh& mesh, ParameterMaker& make)
-    : config_(config), tensor_(*mesh.tensor), tokens_(*mesh.tokens) {
-  const double std = std::sqrt(config.router_init_scale / static_cast<double>(d_model));
-  weight_ = make.matrix(name + ".gate.weight", {config.experts, d_model}, {.std = std, .limit = 2}, Decay::no);
+    : config_(config), name_(name), seed_(make.seed()), tensor_(*mesh.tensor), tokens_(*mesh.tokens) {
+  if (config.router.scores != Scoring::hash) gate_.emplace(config, d_model, name, make);
+  if (config.router.bias) state_->bias_E = Tensor::zeros({config.experts}, DType::f32, make.device());
 }
-
-// The choices of all tokens of the tensor group, in their order.
-Tensor Router::chosen_by_all(const Tensor& expert_TK) const {
-  Tensor expert_AK =
-      Tensor::empty(expert_TK.shape().with(0, expert_TK.dim(0) * tensor_.size()), DType::i32, expert_TK.device());
-  tensor_.all_gather(expert_AK, expert_TK);
-  return expert_AK;
-}
-
-// f_ge = choices of expert e in group g / tokens of the group. Where expert_AK holds more than this rank's tokens, G
-// counts equal parts of these instead, with the f of the group that each lies in.
-Tensor Router::load_GE(const Tensor& expert_AK, std::int64_t group, std::int64_t tokens) const {
-  const Kernels& k = kernels(expert_AK.device());
-  const Device device = expert_AK.device();
-  const std::int64_t all = expert_AK.dim(0), groups = std::max<std::int64_t>(1, all / group);
-  Tensor chosen_GKE = Tensor::empty({groups, config_.top_k, config_.experts}, DType::i32, device);
-  k.count_choices(chosen_GKE, expert_AK, {.experts = config_.experts, .group = group});
-  Tensor load = Tensor::empty({groups, config_.experts}, DType::f32, device);
-  k.choice_fractions(load, chosen_GKE, counted(), static_cast<float>(group));
-  if (all == tokens) return load;
-
-  const std::int64_t part = std::gcd(group, tokens), first = tokens * tensor_.rank();
-  std::vector<std::int32_t> group_of;
-  for (std::int64_t t = first; t < first + tokens; t += part) group_of.push_back(std::int32_t(t / group));
-  Tensor mine = Tensor::empty({std::ssize(group_of), config_.experts}, DType::f32, device);
-  k.gather_rows(mine, load, Tensor::of(std::span<const std::int32_t>(group_of), {std::ssize(group_of)}, device));
-  return mine;
-}
-
-// One row over the micro-batch of all ranks.
-Tensor Router::micro_batch_load_GE(const Tensor& expert_TK) const {
-  const Kernels& k = kernels(expert_TK.device());
-  const std::int64_t tokens = std::max<std::int64_t>(expert_TK.dim(0), 1);
-  Tensor chosen_GKE = Tensor::empty({1, config_.top_k, config_.experts}, DType::i32, expert_TK.device());
-  k.count_choices(chosen_GKE, expert_TK, {.experts = config_.experts, .group = tokens});
-  tokens_.all_reduce(chosen_GKE, Reduce::sum);
-  Tensor load = Tensor::empty({1, config_.experts}, DType::f32, expert_TK.device());
-  k.choice_fractions(load, chosen_GKE, counted(), static_cast<float>(tokens * tokens_.size()));
-  return load;
-}
-
-std::int64_t Router::counted() const { return config_.balance_counts == BalanceCounts::first ? 1 : config_.top_k; }
 
 bool Router::pads(Device device) const {
   return config_.dispatch == Dispatch::padded ||
          (config_.dispatch == Dispatch::automatic && device.type == DeviceType::cuda);
 }
 
-Routing Router::operator()(const Variable& x_TD, Capacity capacity, float share, std::int64_t parts) const {
-  const std::int64_t tokens = x_TD.shape()[0], experts = config_.experts, top_k = config_.top_k;
-  const bool enforced = capacity == Capacity::enforced;
-  const std::int64_t group = enforced ? config_.group_size : std::max<std::int64_t>(tokens, 1);
-  SY_CHECK(tokens * tensor_.size() % group == 0, "router: ", tokens, " tokens on each of ", tensor_.size(),
-           " ranks are no multiple of a routing group of ", group);
-  SY_CHECK(parts == 1 || tokens % (parts * group) == 0, "router: ", tokens, " tokens in groups of ", group,
-           " do not make ", parts, " parts");
-  const Device device = x_TD.device();
+RoutingGroups Router::groups_of(std::int64_t tokens, const RouterPass& pass) const {
+  const std::int64_t size = config_.router.group_size;
+  const bool grouped =
+      pass.trains() || (config_.router.choice == Choosing::experts && tokens * tensor_.size() % size == 0);
+  return {grouped ? size : std::max<std::int64_t>(tokens, 1), tokens, tensor_};
+}
+
+TopK Router::choose(const Scores& scores, const RouterPass& pass, Device device) const {
+  if (!gate_) return hashed_experts(pass.token_T, config_, philox_key(seed_, name_ + " hash"), device);
+  return choose_experts(scores, state_->bias_E, config_);
+}
+
+// Who is kept, and the rows of those. score_TK decides who goes first where the configuration wants that.
+void Router::place(Routing& routing, const Tensor& expert_AK, const Tensor& score_TK, const RoutingGroups& groups,
+                   const RouterPass& pass, std::int64_t parts) const {
+  const RouterConfig& router = config_.router;
+  const bool experts_choose = router.choice == Choosing::experts;
+  const std::int64_t tokens = groups.tokens(), choices = expert_AK.dim(1), experts = config_.experts;
+  const Device device = expert_AK.device();
   const Kernels& k = kernels(device);
-
-  const Variable logits_TE = linear_f32(x_TD, weight_);
-  const Softmax scores = softmax(logits_TE);
-  const TopK chosen = switchyard::top_k(scores.p_TE, top_k, config_.renormalise ? Renormalise::yes : Renormalise::no);
-
-  const std::int64_t capacity_rows = enforced ? expert_capacity(config_.capacity_factor, top_k, group, experts) : 0;
-  const Placement placement{.experts = experts,
-                            .group = group,
-                            .capacity = capacity_rows,
-                            .padded = capacity_rows > 0 && pads(device),
-                            .parts = parts};
-  const bool has_whole_groups = tokens % group == 0;
-  const Tensor expert_AK = has_whole_groups ? chosen.expert_TK : chosen_by_all(chosen.expert_TK);
-  const std::int64_t first = has_whole_groups ? 0 : tokens * tensor_.rank();
+  const std::int64_t rows =
+      pass.trains() || experts_choose
+          ? std::min(expert_capacity(router.capacity_factor, router.top_k, groups.size(), experts), groups.size())
+          : 0;
+  SY_CHECK(parts == 1 || tokens % (parts * groups.size()) == 0, "router: ", tokens, " tokens in groups of ",
+           groups.size(), " do not make ", parts, " parts");
+  const Placement placement{
+      .experts = experts, .group = groups.size(), .capacity = rows, .padded = rows > 0 && pads(device), .parts = parts};
   Tensor slot_AK = Tensor::empty(expert_AK.shape(), DType::i32, device);
-  if (capacity_rows > 0) k.admit(slot_AK, expert_AK, placement);
+  if (rows > 0 && score_TK)
+    k.admit_by_priority(slot_AK, expert_AK, groups.all(score_TK), placement,
+                        experts_choose ? Priority::score : Priority::choice_then_score);
+  else if (rows > 0)
+    k.admit(slot_AK, expert_AK, placement);
+  routing.slot_TK = groups.own(slot_AK);
+  routing.token_N = Tensor::empty({placement.rows(tokens, choices)}, DType::i32, device);
+  routing.count_PE = Tensor::empty({parts, experts}, DType::i32, device);
+  routing.rows_each = placement.owned(tokens);
+  k.place(routing.slot_TK, routing.token_N, routing.count_PE, groups.own(expert_AK), placement);
+  // Where experts choose, what all of them take, of which each rank of the tensor group counts its part.
+  const std::int64_t taken = experts * rows * (tokens * tensor_.size() / groups.size());
+  routing.stats.choices = experts_choose
+                              ? taken * (tensor_.rank() + 1) / tensor_.size() - taken * tensor_.rank() / tensor_.size()
+                              : tokens * choices;
+}
+
+Routing Router::operator()(const Variable& x_TD, const RouterPass& pass, std::int64_t parts) const {
+  const RouterConfig& router = config_.router;
+  const Device device = x_TD.device();
+  const RoutingGroups groups = groups_of(x_TD.shape()[0], pass);
+
+  const Scores scores = gate_ ? (*gate_)(x_TD, pass) : Scores{};
+  TopK chosen = choose(scores, pass, device);
+  const Tensor expert_TK = router.second_threshold > 0 && pass.trains()
+                               ? thinned(chosen, router, pass.key(seed_, name_, "second"), pass.first_token)
+                               : chosen.expert_TK;
+  const Tensor expert_AK = groups.all(expert_TK);
+  Tensor score_TK;
+  if (router.choice == Choosing::experts) score_TK = chosen.weight_TK.value();
+  if (router.admission == Admission::priority) score_TK = best_scores(scores.gate_TE.value());
 
   Routing routing;
   routing.weight_TK = chosen.weight_TK;
-  routing.slot_TK = slot_AK.rows(first, first + tokens);
-  routing.token_N = Tensor::empty({placement.rows(tokens, top_k)}, DType::i32, device);
-  routing.count_PE = Tensor::empty({parts, experts}, DType::i32, device);
-  routing.rows_each = placement.owned(tokens);
-  k.place(routing.slot_TK, routing.token_N, routing.count_PE, chosen.expert_TK, placement);
-
-  const Tensor load = config_.balance_scope == BalanceScope::micro_batch ? micro_batch_load_GE(chosen.expert_TK)
-                                                                         : load_GE(expert_AK, group, tokens);
-  const Variable balance = balance_loss(scores.p_TE, load, static_cast<float>(experts) * share);
-  const Variable z = z_loss(logits_TE, scores, share);
-  routing.loss_1 =
-      add(times(balance, static_cast<float>(config_.balance_loss)), times(z, static_cast<float>(config_.z_loss)));
-
-  routing.stats = {.kept_PE = routing.count_PE,
-                   .balance_1 = balance.value(),
-                   .z_1 = z.value(),
-                   .entropy_1 = Tensor::empty({1}, DType::f32, device),
-                   .tokens = tokens,
-                   .choices = tokens * top_k};
-  k.entropy(routing.stats.entropy_1, scores.p_TE.value());
+  place(routing, expert_AK, score_TK, groups, pass, parts);
+  routing.stats.kept_PE = routing.count_PE;
+  routing.stats.tokens = groups.tokens();
+  routing.stats.entropy_1 = Tensor::zeros({1}, DType::f32, device);
+  if (state_->bias_E && pass.trains())
+    state_->chosen.set(pass.step, pass.first_token, choices_of_each(expert_TK, config_.experts));
+  if (!gate_) {
+    routing.stats.balance_1 = routing.stats.z_1 = routing.stats.entropy_1;
+    return routing;
+  }
+  kernels(device).entropy(routing.stats.entropy_1, scores.share_TE.value());
+  const LossScope scope{router.balance_scope, groups, tokens_, pass};
+  RouterLosses losses = router_losses(scores, chosen, expert_AK, config_, scope, state_->shares);
+  routing.loss_1 = losses.loss_1;
+  routing.stats.balance_1 = losses.balance_1;
+  routing.stats.z_1 = losses.z_1;
   return routing;
+}
+
+void Router::end_step() {
+  if (!state_->bias_E || config_.router.bias_rate == 0) return;
+  Tensor chosen_E = state_->chosen.all().load;
+  SY_CHECK(chosen_E, "router: a step ended without a pass");
+  tokens_.all_reduce(chosen_E, Reduce::sum);
+  kernels(chosen_E.device()).adjust_bias(state_->bias_E, chosen_E, static_cast<float>(config_.router.bias_rate));
 }
 
 }  // namespace switchyard

@@ -1,48 +1,58 @@
 #pragma once
 
+#include <memory>
+#include <optional>
 #include <string>
 
-#include "autograd/ops.h"
 #include "dist/mesh.h"
-#include "layers/parameter_maker.h"
-#include "moe/config.h"
-#include "moe/routing.h"
+#include "moe/choices.h"
+#include "moe/router_losses.h"
 
 namespace switchyard {
 
 // Rows that an expert takes of a group: ceil(factor * top_k * group / experts); 0 (dropless) for a factor of 0.
 std::int64_t expert_capacity(double factor, std::int64_t top_k, std::int64_t group, std::int64_t experts);
 
-// Training drops what exceeds an expert's capacity; evaluation and generation drop nothing.
-enum class Capacity : bool { unlimited, enforced };
-
-// Softmax top-k routing, all in fp32 whatever the rows are (selective precision: Switch, arXiv 2101.03961,
-// section 2.4).
-//   p = softmax(W x)                weight_k = p_k, or p_k / sum of the chosen (GShard, GLaM, Mixtral), before capacity
-//   balance = coefficient E sum_e f_e P_e   f_e: share of tokens that chose e, before capacity; P_e: mean of p_e
-//             (Switch section 2.2; with counts over all choices it is Mixtral's, K when uniform)
-//   z       = coefficient mean_t logsumexp(W x_t)^2   (ST-MoE, arXiv 2202.08906)
+// Decides which experts each token goes to, in five steps that a configuration chooses apart: scores (gate.h), choices
+// (choices.h), admission to experts that have room for so many, weights, losses (router_losses.h). docs/routers.md says
+// which of them make which published router.
 class Router {
  public:
   // The mesh outlives the router.
   Router(const MoeConfig& config, std::int64_t d_model, const std::string& name, Mesh& mesh, ParameterMaker& make);
 
-  // x (T, d_model). `share` is 1 / tokens of the global batch, so that losses sum up. With capacity enforced, the rows
-  // of the tensor group together are a multiple of the routing group, which may lie over several of its ranks: these
-  // then tell each other what they chose. Else the tokens of the call are one group and nothing is dropped. Several
-  // `parts` are equal, and of whole routing groups.
-  Routing operator()(const Variable& x_TD, Capacity capacity, float share, std::int64_t parts = 1) const;
+  // x (T, d_model). With capacity enforced, the rows of the tensor group together are a multiple of the routing group,
+  // which may lie over several of its ranks. Else the tokens of the call are one group and nothing is dropped; but
+  // experts that choose always do so in groups, where the rows are a multiple of these. Several `parts` are
+  // equal, and of whole routing groups.
+  Routing operator()(const Variable& x_TD, const RouterPass& pass, std::int64_t parts = 1) const;
+
+  // Once all micro-batches of a step have come by: moves the bias, alike on every rank. All ranks of the mesh call.
+  void end_step();
+
+  // f32 (experts): the bias, which is state and no parameter; empty where there is none.
+  const Tensor& bias() const { return state_->bias_E; }
 
  private:
+  // What a pass leaves behind for the step.
+  struct State {
+    Tensor bias_E;
+    StepLoad chosen;  // of each expert, by the tokens of this rank
+    StepShares shares;
+  };
+
+  RoutingGroups groups_of(std::int64_t tokens, const RouterPass& pass) const;
+  TopK choose(const Scores& scores, const RouterPass& pass, Device device) const;
+  void place(Routing& routing, const Tensor& expert_AK, const Tensor& score_TK, const RoutingGroups& groups,
+             const RouterPass& pass, std::int64_t parts) const;
   bool pads(Device device) const;
-  std::int64_t counted() const;  // choices that count as load
-  Tensor chosen_by_all(const Tensor& expert_TK) const;
-  Tensor load_GE(const Tensor& expert_AK, std::int64_t group, std::int64_t tokens) const;
-  Tensor micro_batch_load_GE(const Tensor& expert_TK) const;
 
   MoeConfig config_;
+  std::string name_;
+  std::uint64_t seed_;
   ProcessGroup &tensor_, &tokens_;
-  Variable weight_;
+  std::optional<Gate> gate_;  // none where tokens are hashed
+  std::unique_ptr<State> state_ = std::make_unique<State>();
 };
 
 }  // namespace switchyard

@@ -1,6 +1,9 @@
 #pragma once
 
+#include <string>
+
 #include "autograd/variable.h"
+#include "tensor/philox.h"
 
 namespace switchyard {
 
@@ -8,13 +11,32 @@ namespace switchyard {
 // rank, N routed rows (T K choices, or what the experts own), R rows received, G routing groups, D model width, F
 // feed-forward width.
 
+// Training drops what exceeds an expert's capacity; evaluation and generation drop nothing.
+enum class Capacity : bool { unlimited, enforced };
+
+// What a pass tells its routers.
+struct RouterPass {
+  Capacity capacity = Capacity::enforced;
+  float share = 0;               // 1 / tokens of the global batch, so that losses sum up
+  std::int64_t step = 0;         // counted from 0
+  std::int64_t first_token = 0;  // where this rank's tokens begin in the global batch of the step
+  Tensor token_T{};              // i32, on the host: their ids, which hash routing goes by
+
+  bool trains() const { return capacity == Capacity::enforced; }
+  // For random numbers of a layer in this step.
+  PhiloxKey key(std::uint64_t seed, const std::string& layer, const char* purpose) const {
+    return philox_key(seed, text(layer, " ", purpose, ", step ", step));
+  }
+};
+
 // What the router saw, for metrics; sums over this rank's tokens.
 struct RoutingStats {
   Tensor kept_PE;    // i32: rows that each expert took of each part
   Tensor balance_1;  // f32: this rank's share of the balance loss, coefficient left out; 1 in all when uniform
   Tensor z_1;        // f32: likewise of the z-loss
   Tensor entropy_1;  // f32: of p, nats, summed over tokens
-  std::int64_t tokens = 0, choices = 0;
+  std::int64_t tokens = 0;
+  std::int64_t choices = 0;  // that could have been kept
 
   // Of no tokens.
   static RoutingStats none(std::int64_t experts, Device device);

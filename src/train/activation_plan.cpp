@@ -63,7 +63,9 @@ BlockActivations dense_block(const Config& c, const Widths& w, const PlannedRows
 // Probabilities and choices; rows in the order of experts, as they leave, arrive and lie in the experts' order; hidden
 // rows; and the way back.
 BlockActivations moe_block(const Config& c, const Widths& w, const PlannedRows& rows) {
-  const std::int64_t k = c.moe.top_k, experts = c.moe.experts, parts = c.parallel.expert_tensor, f = c.moe.d_ff / parts,
+  const std::int64_t experts = c.moe.experts,
+                     k = c.moe.router.choice == Choosing::experts ? experts : c.moe.router.top_k,
+                     parts = c.parallel.expert_tensor, f = c.moe.d_ff / parts,
                      copied = parts > 1 ? rows.sent * parts : 0;
   const bool permutes = c.parallel.expert > 1 && experts / c.parallel.expert > 1;
   const std::int64_t permuted = permutes || parts > 1 ? rows.received : 0;
@@ -76,6 +78,8 @@ BlockActivations moe_block(const Config& c, const Widths& w, const PlannedRows& 
   if (rows.cuts_groups) t.floats(rows.all, k, 2);
   t.rows(rows.sent, w.d).rows(copied, w.d).floats(copied, 1, 2).rows(rows.received, w.d).rows(permuted, w.d);
   t.rows(rows.received, w.up * f).rows(rows.received, f);
+  if (const std::int64_t shared = c.moe.shared_experts * c.moe.d_ff / w.tp; shared > 0)
+    t.rows(rows.all, w.up * shared).rows(rows.all, shared).rows(w.tp > 1 ? rows.all : 0, w.d, 2).rows(rows.own, w.d, 2);
   b.ffn = t + back;
   b.passing = w.tensors().rows(rows.received, w.up * f).rows(rows.received, f).rows(rows.own, w.d) - back;
   return b;

@@ -94,7 +94,8 @@ struct Config {
   void describe(V& v) {
     v.section("run", run, "where and how the run happens");
     v.section("model", model, "the transformer");
-    v.section("moe", moe, "experts and their router");
+    v.section("moe", moe, "experts, and which blocks have them");
+    v.section("router", moe.router, "which experts a token goes to");
     v.section("data", data, "token files");
     v.section("train", train, "batches, steps and evaluation");
     v.section("optim", optim, "AdamW and its learning rate");

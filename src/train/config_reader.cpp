@@ -21,6 +21,12 @@ class Reader {
  public:
   explicit Reader(const Section& table) : table_(table), index_(table_) {}
 
+  // The file, then the overrides, later ones winning.
+  void read(const std::string& yaml_text, const std::vector<std::string>& overrides) {
+    read_file(yaml_text);
+    for (std::size_t i = 0; i < overrides.size(); ++i) read_override(overrides[i], static_cast<int>(i) + 1);
+  }
+
   void read_file(const std::string& yaml_text) {
     const std::optional<YamlNode> root = parse_yaml(yaml_text, 0, findings_);
     is_file_read_ = root && root->kind == Kind::map;
@@ -201,8 +207,7 @@ std::string place_text(Place place, const std::string& file_name, const std::vec
 void read_fields(const Section& table, const std::string& yaml_text, const std::string& file_name,
                  const std::vector<std::string>& overrides, const std::function<std::vector<Violation>()>& rules) {
   Reader reader(table);
-  reader.read_file(yaml_text);
-  for (std::size_t i = 0; i < overrides.size(); ++i) reader.read_override(overrides[i], static_cast<int>(i) + 1);
+  reader.read(yaml_text, overrides);
   reader.check_rules(rules);
 
   const std::vector<Finding> findings = std::move(reader).findings();
@@ -214,9 +219,22 @@ void read_fields(const Section& table, const std::string& yaml_text, const std::
   throw Error(lines, Fault::usage);
 }
 
+namespace {
+
+// The configuration that the texts change: its router is that of the kind which they name.
+Config defaults_for(const std::string& yaml_text, const std::vector<std::string>& overrides) {
+  Config named, defaults;
+  const Section table = describe(named);
+  Reader(table).read(yaml_text, overrides);
+  defaults.moe.router = router_preset(named.moe.router.kind);
+  return defaults;
+}
+
+}  // namespace
+
 Config read_config(const std::string& yaml_text, const std::string& file_name,
                    const std::vector<std::string>& overrides) {
-  Config config;
+  Config config = defaults_for(yaml_text, overrides);
   read_fields(describe(config), yaml_text, file_name, overrides, [&config] { return violations(config); });
   return config;
 }

@@ -17,7 +17,7 @@ namespace switchyard {
 // overrides: unknown, repeated and missing keys, values of the wrong type or out of range, and what no run could have
 // (config_rules.h):
 //   configs/a.yaml:12:5: model.n_head: unknown key; did you mean n_heads?
-//   command line: moe.top_k=9: moe.top_k: 9 choices of 8 experts; nearest: 8
+//   command line: router.top_k=9: router.top_k: a token cannot go to 9 of 8 experts; nearest: 8
 Config read_config(const std::string& yaml_text, const std::string& file_name,
                    const std::vector<std::string>& overrides = {});
 

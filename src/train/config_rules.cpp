@@ -4,43 +4,14 @@
 #include <set>
 
 #include "model/placement.h"
-#include "tensor/error.h"
+#include "train/router_rules.h"
+#include "train/rules.h"
 
 namespace switchyard {
 
 namespace {
 
 constexpr double most_parameters = 1e15;
-
-std::string one_or_other(std::int64_t low, std::int64_t high) {
-  return low == high ? text(low) : text(low, " or ", high);
-}
-
-// The divisors of n nearest to x from both sides.
-std::string nearest_divisors(std::int64_t n, std::int64_t x) {
-  std::int64_t low = std::min(x, n), high = std::min(x, n);
-  while (n % low != 0) --low;
-  while (n % high != 0) ++high;
-  return one_or_other(low, high);
-}
-
-// The multiples of n nearest to x from both sides, n itself at the least.
-std::string nearest_multiples(std::int64_t n, std::int64_t x) {
-  const std::int64_t low = std::max(n, x / n * n);
-  return one_or_other(low, x <= low ? low : low + n);
-}
-
-class Rules {
- public:
-  template <class... Parts>
-  void require(bool holds, std::vector<std::string> keys, const Parts&... what) {
-    if (!holds) broken_.push_back({std::move(keys), text(what...)});
-  }
-  std::vector<Violation> broken() && { return std::move(broken_); }
-
- private:
-  std::vector<Violation> broken_;
-};
 
 // As a double: the count of an absurd model does not fit an integer, and every later count may trust that it does.
 double parameters_about(const ModelConfig& raw_model, const MoeConfig& raw_moe) {
@@ -87,6 +58,9 @@ void check_tensor(const Config& c, Rules& rules) {
   };
   divides(m.n_heads, "model.n_heads", " heads");
   divides(m.d_ff, "model.d_ff", " columns of a feed-forward layer");
+  if (c.moe.experts > 0 && c.moe.shared_experts > 0)
+    divides(c.moe.shared_experts * resolved(c.moe, m, c.train.seq_len).d_ff, "moe.shared_experts",
+            " columns of the shared experts");
   divides(c.train.seq_len, "train.seq_len", " tokens of a sample");
   rules.require((m.n_kv_heads % ranks == 0 || ranks % m.n_kv_heads == 0) && keys % ranks == 0,
                 {"parallel.tensor", "model.n_kv_heads", "model.head_dim"}, m.n_kv_heads, " key and value heads of ",
@@ -115,13 +89,8 @@ void check_experts(const Config& c, Rules& rules) {
   rules.require(width % parts == 0, {"parallel.expert_tensor", "moe.d_ff"}, width,
                 " columns of an expert do not divide over ", parts,
                 " ranks; nearest: ", nearest_divisors(width, parts));
-  rules.require(moe.top_k <= moe.experts, {"moe.top_k", "moe.experts"}, "a token cannot go to ", moe.top_k, " of ",
-                moe.experts, " experts; nearest: ", moe.experts);
   rules.require(moe.experts % ranks == 0, {"parallel.expert", "moe.experts"}, moe.experts,
                 " experts do not divide over ", ranks, " ranks; nearest: ", nearest_divisors(moe.experts, ranks));
-  rules.require(moe.top_k > 1 || !moe.renormalise, {"moe.renormalise", "moe.top_k"},
-                "with moe.top_k = 1 the weight would always be 1, and the router would get no gradient from the ",
-                "language-model loss; set moe.renormalise: false (Switch)");
   std::set<std::int64_t> placed;
   for (std::size_t i = 0; i < moe.layers.size(); ++i) {
     const std::vector<std::string> keys{text("moe.layers[", i, "]"), "model.n_layers"};
@@ -130,9 +99,6 @@ void check_experts(const Config& c, Rules& rules) {
                   "; model.n_layers = ", c.model.n_layers, " gives blocks 0 to ", c.model.n_layers - 1);
     rules.require(placed.insert(layer).second, {keys[0]}, "block ", layer, " is listed twice");
   }
-  rules.require(moe.group_size == 0 || c.train.seq_len % moe.group_size == 0, {"moe.group_size", "train.seq_len"},
-                "groups of ", moe.group_size, " tokens do not divide train.seq_len = ", c.train.seq_len,
-                "; nearest: ", moe.group_size == 0 ? "" : nearest_divisors(c.train.seq_len, moe.group_size));
 }
 
 // How `data` ranks share a step; 0 is a number not known yet, but a micro-batch divides the whole with any.
@@ -192,6 +158,7 @@ std::vector<Violation> violations(const Config& c) {
   check_model(c, rules);
   check_pipeline(c, rules);
   check_experts(c, rules);
+  if (c.moe.experts > 0) check_router(c, rules);
   check_sources(c.data.train, "data.train", rules);
   check_sources(c.data.valid, "data.valid", rules);
   if (c.model.d_model % c.model.n_heads == 0 || c.model.head_dim > 0) check_tensor(c, rules);

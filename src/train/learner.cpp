@@ -40,19 +40,29 @@ StepSums Learner::backward(std::int64_t step) {
   const float share = 1.0f / static_cast<float>(train.global_batch * train.seq_len);
   const std::int64_t part_samples = train.micro_batch * mesh_.data->size();
   StepSums sums;
-  pipeline_.step(
-      {.micro_batches = train.global_batch / part_samples,
-       .batch = [&](std::int64_t i) -> MicroBatch {
-         const std::int64_t first = i * part_samples + train.micro_batch * mesh_.data->rank();
-         const Batch batch = loader_.batch(step, first, train.micro_batch);
-         return {batch.tokens_T,
-                 batch.targets_T,
-                 {.batch = train.micro_batch, .seq = train.seq_len, .share = share, .recompute = train.recompute}};
-       },
-       .forward = [&](const ModelResult& result) { sums.add(result); },
-       .last_backward = [&] { gradients_.arm(); }});
+  pipeline_.step({.micro_batches = train.global_batch / part_samples,
+                  .batch = [&](std::int64_t i) -> MicroBatch {
+                    const std::int64_t first = i * part_samples + train.micro_batch * mesh_.data->rank();
+                    const Batch batch = loader_.batch(step, first, train.micro_batch);
+                    return {batch.tokens_T,
+                            batch.targets_T,
+                            {.batch = train.micro_batch,
+                             .seq = train.seq_len,
+                             .share = share,
+                             .recompute = train.recompute,
+                             .step = step,
+                             .first_token = first * train.seq_len}};
+                  },
+                  .forward = [&](const ModelResult& result) { sums.add(result); },
+                  .last_backward = [&] { gradients_.arm(); }});
   gradients_.finish();
   return sums;
+}
+
+std::vector<LogicalTensor> Learner::tensors() {
+  std::vector<LogicalTensor> tensors = logical_tensors(shards_.masters(), optimizer_, mesh_);
+  for (const LogicalTensor& state : logical_tensors(model_.states(), mesh_)) tensors.push_back(state);
+  return tensors;
 }
 
 void Learner::tensors_changed() {
@@ -72,6 +82,7 @@ StepMetrics Learner::update(std::int64_t step, const StepSums& sums) {
   SY_REQUIRE(std::isfinite(metrics.loss) && std::isfinite(metrics.grad_norm), Fault::numeric, "step ", step + 1,
              ": the loss is ", metrics.loss, " and the gradient norm ", metrics.grad_norm,
              "; what was saved up to step ", step, " stands. A lower optim.lr or a longer warm-up often helps.");
+  model_.end_step();
   shards_.gather();
   return metrics;
 }

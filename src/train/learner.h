@@ -26,8 +26,8 @@ class Learner {
   StepSums backward(std::int64_t step);
   StepMetrics update(std::int64_t step, const StepSums& sums);
 
-  // Everything that a checkpoint holds: parameters and the optimizer's states.
-  std::vector<LogicalTensor> tensors() { return logical_tensors(shards_.masters(), optimizer_, mesh_); }
+  // Everything that a checkpoint holds: parameters, the optimizer's states and the model's.
+  std::vector<LogicalTensor> tensors();
   // Call after values were copied into tensors().
   void tensors_changed();
 

@@ -39,6 +39,7 @@ Restored restore(const std::filesystem::path& path, const std::vector<std::strin
   r.mesh = std::make_unique<Mesh>(r.config.parallel, *r.world);
   r.model = std::make_unique<Transformer>(make_model(r.config, r.device, *r.mesh));
   std::vector<LogicalTensor> tensors = logical_tensors(r.model->parameters(), *r.mesh);
+  for (const LogicalTensor& state : logical_tensors(r.model->states(), *r.mesh)) tensors.push_back(state);
   r.state = load_checkpoint(found, tensors, world, Unread::allow);
   for (Parameter& p : r.model->parameters()) p.variable.refresh_weight();
   return r;

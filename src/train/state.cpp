@@ -44,6 +44,16 @@ std::vector<LogicalTensor> logical_tensors(const Parameters& parameters, const M
   return tensors;
 }
 
+std::vector<LogicalTensor> logical_tensors(const std::vector<NamedState>& states, const Mesh& mesh) {
+  std::vector<LogicalTensor> tensors;
+  for (const NamedState& state : states)
+    tensors.push_back({.name = state.name,
+                       .local = state.value,
+                       .global_shape = state.value.shape(),
+                       .writer = mesh.tokens->rank() == 0});
+  return tensors;
+}
+
 std::vector<LogicalTensor> logical_tensors(const Parameters& parameters, const AdamW& optimizer, const Mesh& mesh) {
   std::vector<LogicalTensor> tensors = logical_tensors(parameters, mesh);
   std::size_t i = parameters.size();

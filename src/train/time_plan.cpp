@@ -77,8 +77,8 @@ Piece hidden(std::int64_t rows, std::int64_t width, const Config& c, const Rates
   return rates.pass(rows, (up + 1) * width, (2 * up + 1) * width);
 }
 
-Piece dense(const Config& c, const PlannedRows& rows, const Rates& rates) {
-  const std::int64_t d = c.model.d_model, f = c.model.d_ff / c.parallel.tensor,
+Piece dense(const Config& c, std::int64_t d_ff, const PlannedRows& rows, const Rates& rates) {
+  const std::int64_t d = c.model.d_model, f = d_ff / c.parallel.tensor,
                      up = is_gated(c.model.activation) ? 2 : 1;
   return rates.product(rows.all, d, up * f) + rates.product(rows.all, f, d) + hidden(rows.all, f, c, rates);
 }
@@ -87,7 +87,7 @@ Piece experts(const Config& c, const PlannedRows& rows, const Rates& rates) {
   const std::int64_t d = c.model.d_model, f = c.moe.d_ff / c.parallel.expert_tensor,
                      local = c.moe.experts / c.parallel.expert, up = is_gated(c.model.activation) ? 2 : 1;
   // Rows are gathered by expert where they leave, and again where they arrive; so on the way back.
-  return rates.router(rows.own, d, c.moe.experts) + rates.product(rows.received, d, up * f, local) +
+  return dense(c, c.moe.shared_experts * c.moe.d_ff, rows, rates) + rates.router(rows.own, d, c.moe.experts) + rates.product(rows.received, d, up * f, local) +
          rates.product(rows.received, f, d, local) + hidden(rows.received, f, c, rates) +
          rates.pass(rows.sent, 4 * d, 4 * d) + rates.pass(rows.received, 4 * d, 4 * d);
 }
@@ -133,7 +133,7 @@ TimePlan plan_time(const Config& c, const Stage& blocks, const StatePlan& state,
                parts = double(c.train.global_batch / (c.train.micro_batch * c.parallel.data));
   const Recompute again = c.train.recompute;
 
-  const Piece mixing = attention(c, rows, rates), plain = dense(c, rows, rates),
+  const Piece mixing = attention(c, rows, rates), plain = dense(c, c.model.d_ff, rows, rates),
               routed = c.moe.experts > 0 ? experts(c, rows, rates) : Piece{},
               stream = rates.pass(rows.own, 2 * 4 * c.model.d_model, 2 * 5 * c.model.d_model);
   Seconds forward = mixing.forward * all + plain.forward * (all - moe) + routed.forward * moe + stream.forward * all;

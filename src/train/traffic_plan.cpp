@@ -64,6 +64,31 @@ class Sent {
   std::vector<PlannedTraffic> sent_;
 };
 
+// What routers tell each other in so many passes.
+void add_routers(const Config& c, Phase phase, std::int64_t runs, const PlannedRows& rows, Sent& sent) {
+  const RouterConfig& router = c.moe.router;
+  const std::int64_t experts = c.moe.experts, choices = router.choice == Choosing::experts ? experts : router.top_k;
+  const auto gather = [&](std::int64_t width) {
+    if (rows.cuts_groups) sent.rows(Group::tensor, Collective::all_gather, phase, runs, rows.own * width * 4);
+  };
+  gather(choices);
+  if (router.choice == Choosing::experts) gather(choices);  // and their scores
+  if (router.admission == Admission::priority) gather(1);
+  if (router.scores == Scoring::hash) return;
+
+  const std::int64_t variations = (router.importance_loss > 0) + (router.load_loss > 0);
+  if (router.balance_scope == BalanceScope::group) {
+    if (rows.cuts_groups)
+      for (std::int64_t i = 0; i < variations; ++i)
+        sent.all_reduce(Group::tensor, phase, runs, rows.all / router.group_size * experts);
+    return;
+  }
+  const bool has_groups = router.device_loss > 0 || router.communication_loss > 0;
+  for (int i = 0; i <= has_groups; ++i) sent.all_reduce(Group::tokens, phase, runs, choices * experts);
+  if (has_groups) sent.all_reduce(Group::tokens, phase, runs, router.expert_groups);
+  for (std::int64_t i = 0; i < variations; ++i) sent.all_reduce(Group::tokens, phase, runs, experts);
+}
+
 // What blocks send in `times` forward passes, and again in backward where that runs forward again.
 void add_blocks(const Config& c, std::int64_t dense, std::int64_t moe, std::int64_t times, const PlannedRows& rows,
                 Sent& sent) {
@@ -79,16 +104,14 @@ void add_blocks(const Config& c, std::int64_t dense, std::int64_t moe, std::int6
   };
   tensor_piece(dense + moe, again == Recompute::attention || again == Recompute::block);
   const bool ffn_again = again == Recompute::ffn || again == Recompute::block;
-  tensor_piece(dense, ffn_again);
+  tensor_piece(dense + (c.moe.shared_experts > 0 ? moe : 0), ffn_again);
 
   const std::int64_t experts = sent.size(Group::experts), local = c.moe.experts * c.parallel.expert_tensor / experts,
                      copied = rows.sent * c.parallel.expert_tensor,
                      each = (rows.padded > 0 ? local * rows.padded : copied / experts) * c.model.d_model * size;
   for (const Phase phase : {Phase::forward, Phase::backward}) {
     const std::int64_t runs = times * moe * (phase == Phase::forward || ffn_again ? 1 : 0);  // of the forward part
-    if (rows.cuts_groups) sent.rows(Group::tensor, Collective::all_gather, phase, runs, rows.own * c.moe.top_k * 4);
-    if (c.moe.balance_scope == BalanceScope::micro_batch)
-      sent.all_reduce(Group::tokens, phase, runs, c.moe.top_k * c.moe.experts);
+    add_routers(c, phase, runs, rows, sent);
     if (rows.padded == 0) sent.rows(Group::experts, Collective::all_to_all, phase, runs, 4 * local * rows.parts);
     const std::int64_t trips = 2 * (runs + (phase == Phase::backward ? times * moe : 0));
     sent.rows(Group::experts, Collective::all_to_all, phase, trips * rows.parts, each / rows.parts);
@@ -154,6 +177,8 @@ std::vector<PlannedTraffic> plan_state_traffic(const Config& c, int rank, const 
   }
   sent.all_reduce(Group::world, Phase::update, 1, 1);                                        // the gradient's norm
   sent.all_reduce(Group::world, Phase::update, 1, 1 + state.all_moe * (5 + c.moe.experts));  // metrics
+  if (c.moe.router.bias && c.moe.router.bias_rate > 0)
+    sent.all_reduce(Group::tokens, Phase::update, state.moe_blocks, c.moe.experts);
   return std::move(sent).take();
 }
 

@@ -192,7 +192,7 @@ class Checkpoints(Scenario):
             return job.finish()
 
     def test_experts_from_a_dense_model(self):
-        dense, sparse = ("moe.experts=0", "run.dir=dense"), ("run.dir=sparse", "moe.capacity_factor=0", "optim.lr=0")
+        dense, sparse = ("moe.experts=0", "run.dir=dense"), ("run.dir=sparse", "router.capacity_factor=0", "optim.lr=0")
         self.finished(*dense)
         told = self.run_here("upcycle", "dense", "tiny.yaml", *sparse, "run.threads=1", "parallel.expert=2", ranks=2)
         self.assertDone(told)

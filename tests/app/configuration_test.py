@@ -41,15 +41,15 @@ WRONG_VALUES = {
     "model.n_heads=16": ("model.d_model", "even"),
     "model.n_kv_heads=3": ("model.n_kv_heads",),
     "model.d_model=1048576 model.d_ff=16777216 moe.experts=65536": ("parameters", "at most"),
-    "moe.top_k=5": ("moe.top_k", "4 experts"),
-    "moe.top_k=0": ("moe.top_k",),
-    "moe.top_k=1": ("moe.renormalise", "Switch"),
+    "router.top_k=5": ("router.top_k", "4 experts"),
+    "router.top_k=-1": ("router.top_k",),
+    "router.top_k=1": ("router.renormalise", "Switch"),
     "moe.layers=[2]": ("moe.layers[0]", "0 to 1"),
     "moe.layers=[1,1]": ("moe.layers[1]", "twice"),
     "moe.layers=[a]": ("moe.layers[0]", "integer"),
     "moe.layers=[1": ("command line",),
-    "moe.group_size=3": ("moe.group_size", "train.seq_len"),
-    "moe.capacity_factor=-1": ("moe.capacity_factor",),
+    "router.group_size=3": ("router.group_size", "train.seq_len"),
+    "router.capacity_factor=-1": ("router.capacity_factor",),
     "moe.experts=0 parallel.expert=2": ("dense", "parallel.expert"),
     "parallel.expert=3": ("parallel.expert", "4 experts"),
     "parallel.data=4 parallel.expert=3 moe.experts=6": ("parallel.expert", "4 data ranks"),
@@ -172,7 +172,7 @@ class Configurations(Scenario):
     def test_schema_and_reference(self):
         schema = json.loads(self.run_here("config", "--schema").out)
         self.assertIn("moe", schema["properties"])
-        self.assertIn("moe.top_k", self.run_here("config", "--reference").out)
+        self.assertIn("router.top_k", self.run_here("config", "--reference").out)
 
     def test_the_configurations_that_come_along(self):
         for path in sorted((ROOT / "configs").glob("*.yaml")):

@@ -96,7 +96,7 @@ class Plan(Scenario):
 
     def test_imbalance_fills_memory_where_dispatch_is_exact(self):
         def activations(dispatch, imbalance):
-            told = self.told("tiny.yaml", "parallel.expert=2", "moe.capacity_factor=0", f"moe.dispatch={dispatch}",
+            told = self.told("tiny.yaml", "parallel.expert=2", "router.capacity_factor=0", f"moe.dispatch={dispatch}",
                              "--imbalance", imbalance, ranks=2)
             return told["configured"]["memory"]["activations"]
         self.assertGreater(activations("exact", 2), activations("exact", 1))

@@ -127,7 +127,7 @@ class Runs(Scenario):
 
     def test_a_diverging_run_says_so(self):
         result = self.train("optim.lr=100", "optim.clip=0", "model.init_std=10", "model.qk_norm=false",
-                            "moe.z_loss=100", "optim.beta1=0", "optim.beta2=0", "train.steps=200", "checkpoint.every=1")
+                            "router.z_loss=100", "optim.beta1=0", "optim.beta2=0", "train.steps=200", "checkpoint.every=1")
         self.assertRefused(result, 5, "optim.lr")
         self.assertEqual(self.step_of_latest(), self.lines(), "what was being saved was lost")
         self.assertDone(self.run_here("verify", "run"))
@@ -136,7 +136,7 @@ class Runs(Scenario):
 class AfterTraining(Scenario):
     def test_ranks_do_not_matter(self):
         """The same text, and the same held-out loss to 1e-4, on one rank and two; and what train reported."""
-        trained = self.finished("train.eval_batches=0", "moe.capacity_factor=0")
+        trained = self.finished("train.eval_batches=0", "router.capacity_factor=0")
         texts, losses = [], []
         for ranks in (None, 1, 2):
             said = self.run_here("generate", "run", "--prompt", "ab", "--tokens", "20", "--seed", "3", ranks=ranks)

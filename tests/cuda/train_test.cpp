@@ -32,15 +32,32 @@ void expect_near(const std::vector<double>& actual, const std::vector<double>& e
 // Capacity (padded rows), dropless, recomputation, top-1 and a dense feed-forward of another kind.
 std::vector<Config> variants(const Config& base) {
   std::vector<Config> all(4, base);
-  all[1].moe.capacity_factor = 0;
+  all[1].moe.router.capacity_factor = 0;
   all[1].train.recompute = Recompute::block;
-  all[2].moe.top_k = 1;
-  all[2].moe.renormalise = false;
+  all[2].moe.router.top_k = 1;
+  all[2].moe.router.renormalise = false;
   all[2].model.activation = Activation::gelu;
   all[3].model.tied_embeddings = true;
   all[3].model.n_kv_heads = 1;
-  all[3].moe.balance_scope = BalanceScope::micro_batch;
+  all[3].moe.router.balance_scope = BalanceScope::micro_batch;
   return all;
+}
+
+// What only some routers ask of the device.
+TEST(CudaTrain, RoutersChooseAsOnTheCpu) {
+  const auto self = make_self_group();
+  const RunDir dir("cuda-routers", *self);
+  for (const RouterConfig& router : small_routers()) {
+    Config config = dir.config(1, 1);
+    config.moe.router = router;
+    config = resolved(config, 1);
+    const std::string name = "router-" + std::to_string(int(router.kind));
+    Trainer cpu(on(config, DeviceChoice::cpu, name + "-cpu"), *self, ProgressStyle::none);
+    Trainer gpu(on(config, DeviceChoice::cuda, name + "-gpu"), *self, ProgressStyle::none);
+    const std::vector<double> expected = steps(cpu, 2);
+    SCOPED_TRACE(name);
+    expect_near(steps(gpu, 2), expected, 2e-5);
+  }
 }
 
 TEST(CudaTrain, LossesAreThoseOfTheCpu) {

@@ -26,7 +26,8 @@ struct SmallModel {
                                            .tied_embeddings = false,
                                            .init_std = 0.3});
   MoeConfig moe = resolved(
-      MoeConfig{.experts = 8, .top_k = 2, .capacity_factor = 0.8, .balance_loss = 0.1, .z_loss = 0.01}, model, kSeq);
+      MoeConfig{.experts = 8, .router = {.top_k = 2, .capacity_factor = 0.8, .balance_loss = 0.1, .z_loss = 0.01}},
+      model, kSeq);
   Recompute recompute = Recompute::none;
   std::int64_t micro_batches = 1;
 
@@ -127,7 +128,8 @@ inline void check_layout(ProcessGroup& world, const ParallelConfig& parallel, co
     ASSERT_EQ(whole.kept_E[2], 0) << "expert 2 was to stay empty";
     std::int64_t kept = 0;
     for (const std::int64_t k : whole.kept_E) kept += k;
-    ASSERT_LT(kept, 2 * small.moe.top_k * SmallModel::kBatch * SmallModel::kSeq) << "something was to be dropped";
+    ASSERT_LT(kept, 2 * small.moe.router.top_k * SmallModel::kBatch * SmallModel::kSeq)
+        << "something was to be dropped";
   }
   expect_same_run(run_model(small, world, parallel), whole);
 }

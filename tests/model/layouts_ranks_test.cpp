@@ -29,14 +29,14 @@ TEST(ModelLayouts, EqualOneRank) { check_every_layout({}); }
 
 TEST(ModelLayouts, EqualOneRankWithABalanceLossOverTheMicroBatch) {
   SmallModel small;
-  small.moe.balance_scope = BalanceScope::micro_batch;
+  small.moe.router.balance_scope = BalanceScope::micro_batch;
   check_every_layout(small);
 }
 
 TEST(ModelLayouts, EqualOneRankWithPaddedDispatchAndTiedEmbeddings) {
   SmallModel small;
   small.moe.dispatch = Dispatch::padded;
-  small.moe.group_size = 4;
+  small.moe.router.group_size = 4;
   small.model.tied_embeddings = true;
   check_every_layout(small);
 }
@@ -60,7 +60,7 @@ TEST(ModelLayouts, EqualOneRankWithMicroBatchesAndRecomputation) {
 TEST(ModelLayouts, EqualOneRankWithHalfTheRowsOnTheirWay) {
   SmallModel small;
   small.moe.overlap = Overlap::on;
-  small.moe.group_size = 4;
+  small.moe.router.group_size = 4;
   small.recompute = Recompute::ffn;
   check_every_layout(small);
 }

@@ -35,8 +35,9 @@ TEST(Stages, TheSlowestIsAsFastAsCanBe) {
     const ModelConfig m =
         resolved(ModelConfig{.vocab_size = 30 << bits[0] % 7, .d_model = 16, .n_layers = 1 + bits[1] % 8});
     const MoeConfig moe = resolved(
-        MoeConfig{.experts = 4, .top_k = 1 + bits[2] % 4, .d_ff = 8 << bits[2] / 4 % 6, .every = 1 + bits[3] % 3}, m,
-        8);
+        MoeConfig{
+            .experts = 4, .d_ff = 8 << bits[2] / 4 % 6, .every = 1 + bits[3] % 3, .router = {.top_k = 1 + bits[2] % 4}},
+        m, 8);
     for (int stages = 1; stages <= m.n_layers; ++stages) {
       const std::vector<Stage> cut = cut_into_stages(m, moe, 8, stages);
       ASSERT_EQ(std::ssize(cut), stages);

@@ -100,7 +100,7 @@ TEST(CountModel, FlopsOfAModelWorkedOutByHand) {
   // 2*4; head 10*4. Products: 64 + 96 + 64 + 96 + 8 + 40 = 368. Attention 6 * 2 blocks * 16 tokens * 4 wide = 768.
   const ModelConfig model =
       resolved(ModelConfig{.vocab_size = 10, .d_model = 4, .n_layers = 2, .n_heads = 2, .d_ff = 8});
-  const MoeConfig moe = resolved(MoeConfig{.experts = 2, .top_k = 1}, model, 16);
+  const MoeConfig moe = resolved(MoeConfig{.experts = 2, .router = {.top_k = 1}}, model, 16);
   EXPECT_EQ(count_model(model, moe, 16).flops_per_token, 6 * 368 + 768);
 }
 

@@ -2,32 +2,29 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <numeric>
+#include <set>
+#include <string>
 #include <vector>
 
 #include "moe/config.h"
+#include "moe/routing.h"
+#include "tensor/philox.h"
 
-// A mixture of experts straight from its definition, in double, as loops, sharing no code with the implementation.
+// A mixture of experts straight from its definitions, in double, as loops, sharing no code with the implementation but
+// the counter-based generator, whose numbers are part of the definition.
 namespace switchyard::test {
 
 using Rows = std::vector<std::vector<double>>;
 
-struct DefinedMoe {
-  Rows p;                                   // router probabilities, by token
-  std::vector<std::vector<int>> chosen;     // experts of each token, first choice first
-  std::vector<std::vector<double>> weight;  // before capacity
-  std::vector<std::vector<bool>> kept;
-  double balance = 0, z = 0;  // means over the tokens, coefficients left out
-  Rows y;
-};
-
 inline double silu(double x) { return x / (1 + std::exp(-x)); }
+inline double dot(const std::vector<double>& a, const std::vector<double>& b) {
+  return std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
+}
 
 // One expert: down(silu(gate x) * up x), gate_up (2F, D) with the gate rows first, down (D, F).
 inline std::vector<double> defined_expert(const std::vector<double>& x, const Rows& gate_up, const Rows& down) {
-  const auto dot = [](const std::vector<double>& a, const std::vector<double>& b) {
-    return std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
-  };
   const std::size_t width = gate_up.size() / 2;
   std::vector<double> hidden, y;
   for (std::size_t f = 0; f < width; ++f) hidden.push_back(silu(dot(gate_up[f], x)) * dot(gate_up[width + f], x));
@@ -35,59 +32,229 @@ inline std::vector<double> defined_expert(const std::vector<double>& x, const Ro
   return y;
 }
 
-inline DefinedMoe defined_moe(const MoeConfig& c, const Rows& x, const Rows& router, const std::vector<Rows>& gate_up,
-                              const std::vector<Rows>& down) {
-  const std::size_t T = x.size(), E = std::size_t(c.experts), K = std::size_t(c.top_k), G = std::size_t(c.group_size);
-  DefinedMoe m;
-  for (const auto& row : x) {
-    std::vector<double> logits(E), p(E);
-    for (std::size_t e = 0; e < E; ++e) logits[e] = std::inner_product(row.begin(), row.end(), router[e].begin(), 0.0);
-    double sum = 0;
-    for (std::size_t e = 0; e < E; ++e) sum += p[e] = std::exp(logits[e]);
-    for (double& v : p) v /= sum;
-    m.z += std::log(sum) * std::log(sum) / double(T);
-    m.p.push_back(p);
+struct DefinedParameters {
+  Rows gate, noise;          // (E, D)
+  std::vector<double> bias;  // (E)
+  std::vector<Rows> gate_up, down;
+  Rows shared_gate_up, shared_down;  // of the shared experts side by side
+};
 
-    std::vector<int> order(E);
-    std::iota(order.begin(), order.end(), 0);
-    std::ranges::stable_sort(order, [&](int a, int b) { return p[std::size_t(a)] > p[std::size_t(b)]; });
-    order.resize(K);
-    std::vector<double> w;
-    double total = 0;
-    for (int e : order) w.push_back(p[std::size_t(e)]), total += w.back();
-    if (c.renormalise)
-      for (double& v : w) v /= total;
-    m.chosen.push_back(order);
-    m.weight.push_back(w);
+// What a pass is, of tokens that begin at 0 of the global batch.
+struct DefinedPass {
+  std::uint64_t seed = 1;
+  std::string layer = "moe";
+  std::int64_t step = 0;
+  std::vector<std::int32_t> token;  // ids
+};
+
+struct DefinedMoe {
+  std::vector<std::vector<int>> chosen;  // experts of each token, best first; without those left out at random
+  Rows weight;                           // of each (token, expert), before capacity; 0 where not chosen
+  std::vector<std::vector<bool>> kept;   // (token, expert)
+  double balance = 0, z = 0;             // means over the tokens, coefficients left out
+  double loss = 0;                       // all losses of the router
+  Rows y;
+
+  std::int64_t rows_kept() const {
+    std::int64_t sum = 0;
+    for (const auto& of_token : kept) sum += std::ranges::count(of_token, true);
+    return sum;
   }
+};
 
-  // Each group on its own: all first choices take places in token order, then all second ones, and so on.
-  const auto capacity =
-      c.capacity_factor == 0 ? T * K : std::size_t(std::ceil(c.capacity_factor * double(K * G) / double(E) - 1e-9));
-  m.kept.assign(T, std::vector<bool>(K, false));
-  for (std::size_t g = 0; g < T; g += G) {
-    std::vector<std::size_t> taken(E, 0);
-    for (std::size_t k = 0; k < K; ++k)
-      for (std::size_t t = g; t < g + G; ++t)
-        if (taken[std::size_t(m.chosen[t][k])] < capacity) ++taken[std::size_t(m.chosen[t][k])], m.kept[t][k] = true;
-    // balance, before capacity
-    for (std::size_t e = 0; e < E; ++e) {
-      double f = 0, mean = 0;
-      for (std::size_t t = g; t < g + G; ++t) {
-        for (std::size_t k = 0; k < (c.balance_counts == BalanceCounts::first ? 1 : K); ++k)
-          f += (m.chosen[t][k] == int(e)) / double(G);
-        mean += m.p[t][e] / double(G);
+inline double uniform_number(PhiloxKey key, std::size_t i) {
+  return (double(philox(key, i / 4)[i % 4] >> 9) + 0.5) / 8388608;
+}
+inline double normal_number(PhiloxKey key, std::size_t i) {
+  const auto words = philox(key, i / 2);
+  const double u = (double(words[0] >> 9) + 0.5) / 8388608, angle = 2 * M_PI * (double(words[1] >> 9) + 0.5) / 8388608;
+  return std::sqrt(-2 * std::log(u)) * (i % 2 == 0 ? std::cos(angle) : std::sin(angle));
+}
+
+// The places of the n largest values, largest first, the earlier first among equals.
+inline std::vector<int> largest(const std::vector<double>& values, std::size_t n) {
+  std::vector<int> order(values.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::ranges::stable_sort(order, [&](int a, int b) { return values[std::size_t(a)] > values[std::size_t(b)]; });
+  order.resize(n);
+  return order;
+}
+
+// std(s)^2 / mean(s)^2 over experts
+inline double defined_variation(const std::vector<double>& s) {
+  const double E = double(s.size()), mean = std::accumulate(s.begin(), s.end(), 0.0) / E;
+  double variance = 0;
+  for (double v : s) variance += (v - mean) * (v - mean) / E;
+  return variance / (mean * mean + 1e-10);
+}
+
+inline DefinedMoe defined_moe(const MoeConfig& moe, const Rows& x, const DefinedParameters& w,
+                              const DefinedPass& pass = {}) {
+  const RouterConfig& c = moe.router;
+  const std::size_t T = x.size(), E = std::size_t(moe.experts), K = std::size_t(c.top_k), G = std::size_t(c.group_size);
+  const auto key = [&](const char* what) {
+    return philox_key(pass.seed, pass.layer + " " + what + ", step " + std::to_string(pass.step));
+  };
+  const std::size_t D = std::size_t(c.expert_groups), members = E / D, M = std::size_t(c.groups_met);
+  DefinedMoe m;
+  m.weight.assign(T, std::vector<double>(E));
+  m.kept.assign(T, std::vector<bool>(E));
+  Rows score, share, clean, sigma, noisy;  // (T, E)
+
+  for (std::size_t t = 0; t < T; ++t) {
+    std::vector<double> in = x[t], logits(E), s(E), p(E);
+    if (c.jitter > 0)
+      for (std::size_t d = 0; d < in.size(); ++d)
+        in[d] *= 1 - c.jitter + 2 * c.jitter * uniform_number(key("jitter"), t * in.size() + d);
+    if (c.scores == Scoring::hash) {
+      // Choice i: a number below the experts left, counted among those.
+      std::set<int> left;
+      for (std::size_t e = 0; e < E; ++e) left.insert(int(e));
+      m.chosen.emplace_back();
+      for (std::size_t i = 0; i < K; ++i) {
+        const double bits = philox(philox_key(pass.seed, pass.layer + " hash"), std::uint64_t(pass.token[t]), i)[0];
+        const auto e = std::next(left.begin(), std::ptrdiff_t(bits * double(left.size()) / 4294967296.0));
+        m.chosen[t].push_back(*e);
+        m.weight[t][std::size_t(*e)] = 1.0 / double(K);
+        left.erase(e);
       }
-      m.balance += double(E) * f * mean * double(G) / double(T);
+      continue;
+    }
+    for (std::size_t e = 0; e < E; ++e) logits[e] = dot(in, w.gate[e]);
+    if (c.noise) {
+      clean.push_back(logits);
+      sigma.emplace_back();
+      for (std::size_t e = 0; e < E; ++e) {
+        sigma[t].push_back(std::log(1 + std::exp(dot(in, w.noise[e]))) + 1e-2);
+        logits[e] += sigma[t][e] * normal_number(key("noise"), t * E + e);
+      }
+      noisy.push_back(logits);
+    }
+    double sum = 0, total = 0;
+    for (std::size_t e = 0; e < E; ++e) sum += std::exp(logits[e]);
+    for (std::size_t e = 0; e < E; ++e)
+      s[e] = c.scores == Scoring::sigmoid ? 1 / (1 + std::exp(-logits[e])) : std::exp(logits[e]) / sum;
+    for (double v : s) total += v;
+    for (std::size_t e = 0; e < E; ++e) p[e] = s[e] / total;
+    if (c.scores == Scoring::softmax) m.z += std::log(sum) * std::log(sum) / double(T);
+    score.push_back(s);
+    share.push_back(p);
+    if (c.choice == Choosing::experts) continue;
+
+    // Who may be chosen: experts of the groups whose best scores sum up to most.
+    std::vector<double> deciding = s, of_group(D);
+    for (std::size_t e = 0; e < E; ++e) deciding[e] += c.bias ? w.bias[e] : 0;
+    for (std::size_t d = 0; d < D; ++d) {
+      const std::vector<double> group(deciding.begin() + std::ptrdiff_t(d * members),
+                                      deciding.begin() + std::ptrdiff_t((d + 1) * members));
+      for (int i : largest(group, std::size_t(c.group_best))) of_group[d] += group[std::size_t(i)];
+    }
+    const std::vector<int> open = largest(of_group, M);
+    for (std::size_t e = 0; e < E; ++e)
+      if (std::ranges::find(open, int(e / members)) == open.end()) deciding[e] = -1e30;
+    const std::vector<int> best = largest(deciding, K);
+    double chosen = 0;
+    for (int e : best) chosen += s[std::size_t(e)];
+    m.chosen.emplace_back();
+    for (std::size_t i = 0; i < K; ++i) {
+      const auto e = std::size_t(best[i]);
+      m.weight[t][e] = s[e] / (c.renormalise ? chosen : 1) * c.weight_scale;
+      if (i == 0 || c.second_threshold == 0 ||
+          uniform_number(key("second"), t * K + i) < m.weight[t][e] / c.second_threshold)
+        m.chosen[t].push_back(int(e));
+      else
+        m.chosen[t].push_back(-1);
     }
   }
 
+  // Each group on its own: all first choices take places before any second, in token order or the surest tokens first.
+  const auto capacity =
+      c.capacity_factor == 0 ? T * E : std::size_t(std::ceil(c.capacity_factor * double(K * G) / double(E) - 1e-9));
+  for (std::size_t g = 0; g < T; g += G) {
+    std::vector<std::size_t> taken(E), order(G);
+    std::iota(order.begin(), order.end(), g);
+    if (c.admission == Admission::priority)
+      std::ranges::stable_sort(order, [&](std::size_t a, std::size_t b) {
+        return *std::ranges::max_element(score[a]) > *std::ranges::max_element(score[b]);
+      });
+    if (c.choice == Choosing::experts) {
+      for (std::size_t e = 0; e < E; ++e) {
+        std::vector<double> of_expert;
+        for (std::size_t t = g; t < g + G; ++t) of_expert.push_back(score[t][e]);
+        for (int i : largest(of_expert, std::min(capacity, G))) m.kept[g + std::size_t(i)][e] = true;
+      }
+      continue;
+    }
+    for (std::size_t k = 0; k < K; ++k)
+      for (const std::size_t t : order)
+        if (const int e = m.chosen[t][k]; e >= 0 && taken[std::size_t(e)] < capacity)
+          ++taken[std::size_t(e)], m.kept[t][std::size_t(e)] = true;
+  }
+  if (c.choice == Choosing::experts) m.weight = score;
+
+  // Losses: over each set of tokens, then averaged over the sets.
+  const std::size_t S = c.balance_scope == BalanceScope::group ? G : T;
+  for (std::size_t first = 0; first < T && c.scores != Scoring::hash && c.choice == Choosing::tokens; first += S) {
+    const double n = double(S), part = n / double(T);
+    std::vector<double> f(E), all(E), P(E), importance(E), load(E), sent(D);
+    for (std::size_t t = first; t < first + S; ++t) {
+      std::set<std::size_t> groups;
+      for (std::size_t k = 0; k < K; ++k) {
+        if (m.chosen[t][k] < 0) continue;
+        const auto e = std::size_t(m.chosen[t][k]);
+        if (k == 0 || c.balance_counts != BalanceCounts::first) f[e] += 1 / n;
+        all[e] += 1 / n;
+        groups.insert(e / members);
+      }
+      for (std::size_t d : groups) sent[d] += 1 / n;
+      for (std::size_t e = 0; e < E; ++e) {
+        P[e] += share[t][e] / n;
+        importance[e] += m.weight[t][e];
+        if (c.noise) {
+          std::vector<double> others = noisy[t];
+          others.erase(others.begin() + std::ptrdiff_t(e));
+          const double limit = others[std::size_t(largest(others, K).back())];
+          load[e] += 0.5 * std::erfc(-(clean[t][e] - limit) / sigma[t][e] / std::sqrt(2.0));
+        }
+      }
+    }
+    double balance = 0;
+    for (std::size_t e = 0; e < E; ++e)
+      balance += double(E) / (c.balance_counts == BalanceCounts::mean ? double(K) : 1) * f[e] * P[e];
+    m.balance += part * balance;
+    for (std::size_t d = 0; d < D; ++d) {
+      double mean = 0, together = 0;
+      for (std::size_t e = d * members; e < (d + 1) * members; ++e) {
+        mean += double(E) / double(K) * all[e] / double(members);
+        together += P[e];
+      }
+      m.loss += part * (c.device_loss * mean + c.communication_loss * double(D) / double(M) * sent[d]) * together;
+    }
+    m.loss += part * (c.importance_loss * defined_variation(importance));
+    if (c.noise) m.loss += part * c.load_loss * defined_variation(load);
+  }
+  if (c.choice == Choosing::experts)  // reported only: first choices as they would be
+    m.balance = NAN;
+  else
+    m.loss += c.balance_loss * m.balance;
+  m.loss += c.z_loss * m.z;
+
   for (std::size_t t = 0; t < T; ++t) {
     std::vector<double> y(x[t].size(), 0.0);
-    for (std::size_t k = 0; k < K; ++k) {
-      if (!m.kept[t][k]) continue;
-      const auto out = defined_expert(x[t], gate_up[std::size_t(m.chosen[t][k])], down[std::size_t(m.chosen[t][k])]);
-      for (std::size_t d = 0; d < y.size(); ++d) y[d] += m.weight[t][k] * out[d];
+    for (std::size_t e = 0; e < E; ++e) {
+      if (!m.kept[t][e]) continue;
+      const auto out = defined_expert(x[t], w.gate_up[e], w.down[e]);
+      for (std::size_t d = 0; d < y.size(); ++d) y[d] += m.weight[t][e] * out[d];
+    }
+    // Each shared expert on its own: F neighbouring gate and up rows, and down columns.
+    for (std::size_t s = 0, F = std::size_t(moe.d_ff); s < std::size_t(moe.shared_experts); ++s) {
+      Rows gate_up, down;
+      for (const std::size_t half : {std::size_t{0}, F * std::size_t(moe.shared_experts)})
+        for (std::size_t f = 0; f < F; ++f) gate_up.push_back(w.shared_gate_up[half + s * F + f]);
+      for (const auto& row : w.shared_down)
+        down.emplace_back(row.begin() + std::ptrdiff_t(s * F), row.begin() + std::ptrdiff_t((s + 1) * F));
+      const auto out = defined_expert(x[t], gate_up, down);
+      for (std::size_t d = 0; d < y.size(); ++d) y[d] += out[d];
     }
     m.y.push_back(y);
   }

@@ -19,12 +19,10 @@ constexpr std::int64_t kDim = 8, kTokens = 16;  // of each rank: four routing gr
 
 MoeConfig config_of(Overlap overlap, Dispatch dispatch = Dispatch::exact, double capacity_factor = 1) {
   return {.experts = 8,
-          .top_k = 2,
           .d_ff = 8,
-          .capacity_factor = capacity_factor,
-          .group_size = 4,
           .dispatch = dispatch,
-          .overlap = overlap};
+          .overlap = overlap,
+          .router = {.top_k = 2, .capacity_factor = capacity_factor, .group_size = 4}};
 }
 
 struct Result {
@@ -52,7 +50,7 @@ Result run(const MoeConfig& config, Mesh& mesh, DType rows = DType::f32, bool ag
   const Variable x(cast(tokens, rows), true);
   Tensor kept_PE;
   const auto body = [&](const Variable& in) -> Recomputed {
-    MoeResult result = moe(in, Capacity::enforced, 1.0f / kTokens);
+    MoeResult result = moe(in, {.share = 1.0f / kTokens});
     kept_PE = result.stats.kept_PE;
     return {result.y_TD, result.loss_1};
   };
@@ -202,7 +200,7 @@ TEST(Overlap, HappensWhereItIsWantedAndRoutingGroupsAreWhole) {
   const auto parts = [&](Overlap overlap, std::int64_t tokens, Capacity capacity, Mesh& mesh) {
     ParameterMaker make(1, Device{});
     const Moe moe(config_of(overlap), kDim, Activation::swiglu, "moe", {.std = 0.5}, {.std = 0.5}, mesh, make);
-    return moe(Variable(random({tokens, kDim}, 1)), capacity, 1.0f).stats.kept_PE.dim(0);
+    return moe(Variable(random({tokens, kDim}, 1)), {.capacity = capacity, .share = 1}).stats.kept_PE.dim(0);
   };
   Mesh mesh({}, *self);
   EXPECT_EQ(parts(Overlap::on, 16, Capacity::enforced, mesh), 2);

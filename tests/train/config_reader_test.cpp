@@ -31,7 +31,7 @@ const Wrong wrong_ones[] = {
     // keys
     {"model:\n  n_head: 4\n", "a.yaml:2:3: model.n_head: unknown key; did you mean n_heads?"},
     {"model: {n-layers: 4}\n", "a.yaml:1:9: model.n-layers: unknown key; did you mean n_layers?"},
-    {"model:\n  d_model: 64\n  top_k: 1\n", "a.yaml:3:3: model.top_k: unknown key; belongs under moe"},
+    {"model:\n  d_model: 64\n  top_k: 1\n", "a.yaml:3:3: model.top_k: unknown key; belongs under router"},
     {"model: {layers: [1]}\n", "a.yaml:1:9: model.layers: unknown key; did you mean n_layers or moe.layers?"},
     {"train: {num_experts: 4}\n", "a.yaml:1:9: train.num_experts: unknown key; did you mean moe.experts?"},
     {"optim: {wramup_steps: 4}\n",
@@ -40,7 +40,7 @@ const Wrong wrong_ones[] = {
      "a.yaml:1:12: parallel.zzz: unknown key; wanted data, pipeline, tensor, expert, expert_tensor, shard_optimizer"},
     {"modle: {d_model: 4}\n", "a.yaml:1:1: modle: unknown key; did you mean model?"},
     {"# none\nsteps: 10\n", "a.yaml:2:1: steps: unknown key; belongs under train"},
-    {"moe.top_k: 3\n", "a.yaml:1:1: moe.top_k: unknown key; dots are for the command line; write top_k below moe:"},
+    {"moe.every: 3\n", "a.yaml:1:1: moe.every: unknown key; dots are for the command line; write every below moe:"},
     {"model:\n  d_model: 64\n  n_heads: 4\n  d_model: 64\n", "a.yaml:4:3: model.d_model: repeated; first on line 2"},
     {"model: {}\nmoe: {}\nmodel: {}\n", "a.yaml:3:1: model: repeated; first on line 1"},
     {"data:\n  train:\n    - weight: 2\n", "a.yaml:3:7: data.train[0].path: is missing"},
@@ -118,13 +118,13 @@ TEST(ConfigReader, ReportsAllMistakesInOrderOfTheFile) {
                       "model:\n"
                       "  n_head: 3\n"
                       "  d_model: 90\n"  // 4 heads would not divide it: not said, for n_head was meant
-                      "moe:\n"
+                      "router:\n"
                       "  top_k: 9\n"
                       "optim: {lr: x, lr: 1}\n",
                       {"run.sede=3", "train.steps=0"}),
             "a.yaml:2:10: train.steps: wanted an integer from 1 to 1000000000, came 0\n"
             "a.yaml:4:3: model.n_head: unknown key; did you mean n_heads?\n"
-            "a.yaml:7:10: moe.top_k: a token cannot go to 9 of 8 experts; nearest: 8\n"
+            "a.yaml:7:10: router.top_k: a token cannot go to 9 of 8 experts; nearest: 8\n"
             "a.yaml:8:13: optim.lr: wanted a number from 0 to 100, came x\n"
             "a.yaml:8:16: optim.lr: repeated; first on line 8\n"
             "command line: run.sede=3: run.sede: unknown key; did you mean seed?\n"
@@ -149,7 +149,8 @@ TEST(ConfigReader, ReadsEveryKindOfValue) {
   const Config config = read_config(
       "run: {dir: runs/a b, seed: 18446744073709551615, precision: fp32}\n"
       "model: {d_model: +64, qk_norm: false, rope_theta: 5e5}\n"
-      "moe: {layers: [1, 3], top_k: 1, renormalise: false, capacity_factor: 2}\n"
+      "moe: {layers: [1, 3]}\n"
+      "router: {kind: mixtral, top_k: 3, capacity_factor: 2}\n"
       "data:\n"
       "  train:\n"
       "    - path: a\n"
@@ -163,7 +164,9 @@ TEST(ConfigReader, ReadsEveryKindOfValue) {
   EXPECT_FALSE(config.model.qk_norm);
   EXPECT_EQ(config.model.rope_theta, 5e5);
   EXPECT_EQ(config.moe.layers, (std::vector<std::int64_t>{1, 3}));
-  EXPECT_EQ(config.moe.capacity_factor, 2);
+  EXPECT_EQ(config.moe.router.top_k, 3);
+  EXPECT_EQ(config.moe.router.capacity_factor, 2);
+  EXPECT_EQ(config.moe.router.balance_counts, BalanceCounts::all) << "as Mixtral has it";
   ASSERT_EQ(config.data.train.size(), 2u);
   EXPECT_EQ(config.data.train[0].path, "a");
   EXPECT_EQ(config.data.train[0].weight, 1);
@@ -209,7 +212,7 @@ TEST(ConfigReader, WrongOverridesNameTheCommandLine) {
       {"data.train.0.path=a", "data.train: wanted a list such as [{path: ..., weight: ...}], came a section"},
       {"run.dir=", "command line: run.dir=: run.dir: wanted text, came nothing"},
       {"model=4", "command line: model=4: model: wanted a section with its keys, came 4"},
-      {"moe.top_k=9", "command line: moe.top_k=9: moe.top_k: a token cannot go to 9 of 8 experts; nearest: 8"},
+      {"router.top_k=9", "command line: router.top_k=9: router.top_k: a token cannot go to 9 of 8 experts; nearest: 8"},
   };
   for (const Wrong& wrong : overrides) {
     const std::string errors = errors_of("model: {d_model: 64}\nmoe: {experts: 8}\n", {wrong.yaml});
@@ -251,8 +254,8 @@ TEST(ConfigReader, GarbageGivesAConfigurationOrAUsageError) {
       "# c\n---\nmodel: &m {d_model: 128, 'n_heads': 4, \"head_dim\": 32}\ndata:\n  train:\n  - {path: &p "
       "\"a\\x41\\n\", "
       "weight: 1.5e0}\n  - path: *p\n  - path: |\n      a\n      b\n  - ? path\n    : >-\n      x\n  valid: [ {path: "
-      "'it''s'},\n   {path: b} ]\nmoe: {layers: [1, 3,\n 2], top_k: 2}\n",
-      "moe: {top_k: 1, renormalise: false}\n"};
+      "'it''s'},\n   {path: b} ]\nmoe: {layers: [1, 3,\n 2]}\nrouter: {top_k: 2}\n",
+      "router: {top_k: 1, renormalise: false}\n"};
   const std::vector<std::string> pieces{"[",
                                         "]",
                                         "{",

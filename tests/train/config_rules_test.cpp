@@ -48,18 +48,61 @@ TEST(ConfigRules, KeysMustFitEachOther) {
       {"model: {d_model: 1048576, n_layers: 4096}\nmoe: {experts: 65536}\n",
        "a.yaml:1:18: model.d_model: about 2.36126e+21 parameters; at most 1e+15 can be counted"},
       {"moe: {experts: 1}\n", "a.yaml:1:16: moe.experts: a token cannot go to 2 of 1 experts; nearest: 1"},
-      {"moe: {top_k: 1}\n",
-       "a.yaml:1:14: moe.top_k: with moe.top_k = 1 the weight would always be 1, and the router would get no gradient "
-       "from the language-model loss; set moe.renormalise: false (Switch)"},
-      {"moe: {top_k: 1, renormalise: false}\n", ""},
+      {"router: {top_k: 1}\n",
+       "a.yaml:1:17: router.top_k: with router.top_k = 1 the weight would always be 1, and the router would get no "
+       "gradient "
+       "from the language-model loss; set router.renormalise: false (Switch)"},
+      {"router: {top_k: 1, renormalise: false}\n", ""},
+      {"router: {kind: mixtral, renormalise: false}\n",
+       "a.yaml:1:38: router.renormalise: router.kind = mixtral has true here; router.kind = top_k leaves it free"},
+      {"router: {kind: switch}\n", ""},
+      {"router: {kind: switch, top_k: 2}\n",
+       "a.yaml:1:31: router.top_k: router.kind = switch has 1 here; router.kind = top_k leaves it free"},
+      {"router: {kind: expert_choice}\n",
+       "a.yaml:1:16: router.kind: experts choose among all tokens of a group, so later tokens decide where earlier "
+       "ones "
+       "go: a language model then sees the future in training, and cannot do the same when it generates; "
+       "router.allow_future_tokens: true accepts that"},
+      {"router: {kind: expert_choice, allow_future_tokens: true}\n", ""},
+      {"router: {kind: batch_prioritised}\n",
+       "a.yaml:1:16: router.kind: the surest tokens of a group are admitted first, so later tokens decide where "
+       "earlier "
+       "ones go: a language model then sees the future in training, and cannot do the same when it generates; "
+       "router.allow_future_tokens: true accepts that"},
+      {"moe: {experts: 160}\nrouter: {kind: deepseek_v2}\n", ""},
+      {"router: {kind: deepseek_v2}\n",
+       "a.yaml:1:16: router.kind: 6 choices do not fit the 3 experts of the groups that a token may go to; "
+       "nearest: 3"},
+      {"moe: {experts: 256}\nrouter: {kind: deepseek_v3, bias_rate: 0}\n", ""},
+      {"moe: {experts: 12}\nrouter: {expert_groups: 5}\n",
+       "a.yaml:2:25: router.expert_groups: 12 experts do not divide into 5 groups; nearest: 4 or 6"},
+      {"moe: {experts: 12}\nrouter: {expert_groups: 4, groups_met: 5, group_best: 4}\n",
+       "a.yaml:2:40: router.groups_met: a token cannot go to 5 of 4 groups; nearest: 4\n"
+       "a.yaml:2:55: router.group_best: a group of 3 experts has no 4 best; nearest: 3"},
+      {"router: {kind: hash}\n", ""},
+      {"router: {kind: hash, jitter: 0.1}\n", "a.yaml:1:30: router.jitter: has no effect on tokens that are hashed"},
+      {"router: {kind: soft}\n", ""},
+      {"router: {kind: soft, top_k: 8}\n", ""},
+      {"router: {kind: soft, top_k: 2}\n",
+       "a.yaml:1:29: router.top_k: soft routing goes to all experts; set 0, or router.kind: top_k"},
+      {"router: {kind: noisy_top_k}\n", ""},
+      {"router: {kind: noisy_top_k, top_k: 8}\n",
+       "a.yaml:1:36: router.top_k: where tokens go to all experts their load is certain"},
+      {"router: {load_loss: 0.1}\n",
+       "a.yaml:1:21: router.load_loss: the expected load is that under noise; set router.noise: true"},
+      {"router: {device_loss: 0.1}\n",
+       "a.yaml:1:23: router.device_loss: there is one group of experts, which has all the load"},
+      {"router: {scores: sigmoid}\n",
+       "a.yaml:1:18: router.scores: the z-loss is of the softmax's normaliser, which there is none of"},
+      {"router: {kind: mixtral, top_k: 4, renormalise: true, z_loss: 0.1}\n", ""},
       {"moe: {layers: [1, 4, -1]}\n",
        "a.yaml:1:19: moe.layers[1]: no block 4; model.n_layers = 4 gives blocks 0 to 3\n"
        "a.yaml:1:22: moe.layers[2]: no block -1; model.n_layers = 4 gives blocks 0 to 3"},
       {"parallel: {pipeline: 5}\n",
        "a.yaml:1:22: parallel.pipeline: 5 stages for 4 blocks, of which each wants one; nearest: 4"},
       {"moe: {layers: [1, 3, 1]}\n", "a.yaml:1:22: moe.layers[2]: block 1 is listed twice"},
-      {"moe: {group_size: 100}\n",
-       "a.yaml:1:19: moe.group_size: groups of 100 tokens do not divide train.seq_len = 256; nearest: 64 or 128"},
+      {"router: {group_size: 100}\n",
+       "a.yaml:1:22: router.group_size: groups of 100 tokens do not divide train.seq_len = 256; nearest: 64 or 128"},
       {"parallel: {expert: 3}\n",
        "a.yaml:1:20: parallel.expert: 8 experts do not divide over 3 ranks; nearest: 2 or 4"},
       {"parallel: {data: 6, expert: 4}\ntrain: {global_batch: 36}\n",
@@ -67,7 +110,7 @@ TEST(ConfigRules, KeysMustFitEachOther) {
       {"moe: {experts: 0}\nparallel: {expert: 2}\n",
        "a.yaml:2:20: parallel.expert: a dense model (moe.experts = 0) has no experts to spread over 2 ranks; set it to "
        "1"},
-      {"moe: {experts: 0, top_k: 1}\n", ""},
+      {"moe: {experts: 0}\nrouter: {top_k: 1}\n", ""},
       {"parallel: {data: 6}\n",
        "a.yaml:1:18: parallel.data: 32 samples do not divide over 6 data ranks; nearest: 30 or 36"},
       {"train: {micro_batch: 5}\n",
@@ -169,7 +212,7 @@ TEST(ConfigRules, ResolvedLeavesNothingToWorkOut) {
   EXPECT_EQ(alone.model.head_dim, 24);
   EXPECT_EQ(alone.model.d_ff, 256);  // 8/3 of 96 is 256
   EXPECT_EQ(alone.moe.d_ff, 256);
-  EXPECT_EQ(alone.moe.group_size, 256);
+  EXPECT_EQ(alone.moe.router.group_size, 256);
   EXPECT_EQ(alone.train.micro_batch, 0);  // nobody knows the ranks
 
   const Config on_four = resolved(config, 4);
@@ -177,12 +220,12 @@ TEST(ConfigRules, ResolvedLeavesNothingToWorkOut) {
   EXPECT_EQ(on_four.train.micro_batch, 8);
 
   config.model.d_ff = 100;
-  config.moe.group_size = 32;
+  config.moe.router.group_size = 32;
   config.train.micro_batch = 2;
   const Config chosen = resolved(config, 4);
   EXPECT_EQ(chosen.model.d_ff, 100);
   EXPECT_EQ(chosen.moe.d_ff, 100);
-  EXPECT_EQ(chosen.moe.group_size, 32);
+  EXPECT_EQ(chosen.moe.router.group_size, 32);
   EXPECT_EQ(chosen.train.micro_batch, 2);
 }
 

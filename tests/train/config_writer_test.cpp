@@ -9,7 +9,7 @@
 namespace switchyard {
 namespace {
 
-// A legal configuration in which no field has its default.
+// A legal configuration in which no field has its default, the router's aside.
 Config unusual() {
   Config c;
   c.run = {.dir = "runs/x y",
@@ -31,21 +31,13 @@ Config unusual() {
              .rope_theta = 12345.678901234567,
              .init_std = 5e-324};
   c.moe = {.experts = 12,
-           .top_k = 3,
            .d_ff = 40,
+           .shared_experts = 1,
            .layers = {1, 4, 6},
            .every = 3,
            .first_dense = 2,
-           .renormalise = false,
-           .capacity_factor = 0.1 + 0.2,
-           .group_size = 16,
            .dispatch = Dispatch::padded,
-           .overlap = Overlap::on,
-           .balance_loss = 1e-17,
-           .balance_counts = BalanceCounts::all,
-           .balance_scope = BalanceScope::micro_batch,
-           .z_loss = 2e-3,
-           .router_init_scale = 9.999999999999998};
+           .overlap = Overlap::on};
   c.data.train = {{.path = "a/b-1.c", .weight = 0.1}, {.path = "", .weight = 2}};
   c.data.train[1].path = "\"odd\" \\ text: # \n\t\x01 'caf\xC3\xA9' ~";
   c.data.valid = {{.path = "null", .weight = 1e12}};
@@ -77,6 +69,40 @@ Config unusual() {
   return c;
 }
 
+// Routers of which no one can have all that others have; each field has another value than its default in one of them.
+std::vector<RouterConfig> unusual_routers() {
+  return {{.kind = RouterKind::st_moe,
+           .init_scale = 9.999999999999998,
+           .jitter = 0.5,
+           .top_k = 3,
+           .expert_groups = 4,
+           .groups_met = 3,
+           .group_best = 2,
+           .second_threshold = 0.2,
+           .weight_scale = 3,
+           .capacity_factor = 0.1 + 0.2,
+           .group_size = 16,
+           .balance_loss = 1e-17,
+           .balance_counts = BalanceCounts::all,
+           .balance_scope = BalanceScope::global,
+           .device_loss = 0.1,
+           .communication_loss = 0.2,
+           .z_loss = 2e-3},
+          {.scores = Scoring::sigmoid,
+           .bias = true,
+           .bias_rate = 0.5,
+           .renormalise = false,
+           .admission = Admission::priority,
+           .allow_future_tokens = true,
+           .z_loss = 0},
+          {.noise = true, .importance_loss = 0.1, .load_loss = 0.2},
+          {.kind = RouterKind::expert_choice,
+           .choice = Choosing::experts,
+           .renormalise = false,
+           .allow_future_tokens = true,
+           .balance_loss = 0}};
+}
+
 void expect_all_differ(const Section& a, const Section& b, const std::string& path) {
   ASSERT_EQ(a.fields.size(), b.fields.size());
   for (std::size_t i = 0; i < a.fields.size(); ++i) {
@@ -84,7 +110,7 @@ void expect_all_differ(const Section& a, const Section& b, const std::string& pa
     EXPECT_NE(value_text(a.fields[i]), value_text(b.fields[i])) << path << "." << a.fields[i].name;
   }
   for (std::size_t i = 0; i < a.sections.size(); ++i)
-    expect_all_differ(a.sections[i], b.sections[i], a.sections[i].name);
+    if (a.sections[i].name != "router") expect_all_differ(a.sections[i], b.sections[i], a.sections[i].name);
 }
 
 void expect_all_equal(const Section& a, const Section& b, const std::string& path) {
@@ -100,6 +126,24 @@ void expect_all_equal(const Section& a, const Section& b, const std::string& pat
     expect_all_equal(a.sections[i], b.sections[i], a.sections[i].name);
 }
 
+TEST(ConfigWriter, WritesEveryRouter) {
+  RouterConfig defaults;
+  const Section usual = describe(defaults);
+  std::vector<bool> differs(usual.fields.size());
+  for (const RouterConfig& router : unusual_routers()) {
+    Config config = unusual();
+    config.moe.router = router;
+    Config again = read_config(write_config(config), "written");
+    expect_all_equal(describe(config), describe(again), "");
+    EXPECT_EQ(again.moe.router.capacity_factor, router.capacity_factor);  // to the last bit
+    const Section is = describe(config.moe.router);
+    for (std::size_t i = 0; i < differs.size(); ++i)
+      differs[i] = differs[i] || value_text(is.fields[i]) != value_text(usual.fields[i]);
+  }
+  for (std::size_t i = 0; i < differs.size(); ++i)
+    EXPECT_TRUE(differs[i]) << "give " << usual.fields[i].name << " another value above";
+}
+
 TEST(ConfigWriter, WhatIsWrittenReadsBackTheSame) {
   for (const Comments comments : {Comments::no, Comments::yes}) {
     Config config = unusual(), defaults;
@@ -107,7 +151,6 @@ TEST(ConfigWriter, WhatIsWrittenReadsBackTheSame) {
     Config again = read_config(write_config(config, comments), "written");
     expect_all_equal(describe(config), describe(again), "");
     EXPECT_EQ(again.data.train.at(1).path, config.data.train.at(1).path);
-    EXPECT_EQ(again.moe.capacity_factor, 0.1 + 0.2);  // to the last bit
     EXPECT_EQ(again.model.norm_eps, 1.0 / 3);
     EXPECT_EQ(again.model.init_std, 5e-324);
     EXPECT_EQ(again.moe.layers, config.moe.layers);
@@ -119,17 +162,17 @@ TEST(ConfigWriter, WritesEveryFieldOnALineOfItsOwn) {
   const std::string yaml = write_config(unusual());
   for (const char* line :
        {"run:\n  dir: \"runs/x y\"\n  seed: 18446744073709551615\n  precision: fp32\n", "  layers: [1, 4, 6]\n",
-        "  capacity_factor: 0.30000000000000004\n", "  train:\n    - path: a/b-1.c\n      weight: 0.1\n    - path: \"",
-        "  valid:\n    - path: \"null\"\n", "  schedule:\n    kind: inverse_sqrt\n", "  clip: 1.0e+09\n",
-        "  eps: 1.0e-300\n"})
+        "  train:\n    - path: a/b-1.c\n      weight: 0.1\n    - path: \"", "  valid:\n    - path: \"null\"\n",
+        "  schedule:\n    kind: inverse_sqrt\n", "  clip: 1.0e+09\n", "  eps: 1.0e-300\n"})
     EXPECT_NE(yaml.find(line), std::string::npos) << line << "not in\n" << yaml;
   EXPECT_EQ(yaml.find('#', yaml.find("valid")), std::string::npos);
 }
 
 TEST(ConfigWriter, CommentsTellMeaningAndRange) {
   const std::string yaml = write_config(Config{}, Comments::yes);
-  EXPECT_NE(yaml.find("  top_k: 2                # experts that each token goes to [1 to 1024]\n"), std::string::npos);
-  EXPECT_NE(yaml.find("moe:  # experts and their router\n"), std::string::npos);
+  EXPECT_NE(yaml.find("  experts: 8         # experts of an MoE block; 0 makes the model dense [0 to 65536]\n"),
+            std::string::npos);
+  EXPECT_NE(yaml.find("moe:  # experts, and which blocks have them\n"), std::string::npos);
   EXPECT_NE(yaml.find("train: []  # token files to train on: [{path: text, weight: number}]\n"), std::string::npos);
 }
 

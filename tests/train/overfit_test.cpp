@@ -14,7 +14,7 @@ double loss_after(std::int64_t steps, DType rows) {
   Mesh mesh({}, *self);
   const ModelConfig config =
       resolved(ModelConfig{.vocab_size = 32, .d_model = 32, .n_layers = 2, .n_heads = 2, .d_ff = 64});
-  const MoeConfig moe = resolved(MoeConfig{.experts = 4, .top_k = 2, .capacity_factor = 0}, config, 16);
+  const MoeConfig moe = resolved(MoeConfig{.experts = 4, .router = {.top_k = 2, .capacity_factor = 0}}, config, 16);
   Transformer model(config, moe, rows, 1, Device{}, mesh);
   AdamW optimizer(model.parameters(), OptimConfig{.weight_decay = 0});
 

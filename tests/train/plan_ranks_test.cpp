@@ -31,14 +31,17 @@ const Case cases[] = {
 };
 
 // Two dense and two MoE blocks, words and heads that do not divide evenly, routing groups cut over four ranks.
-Config config_of(const Case& each, const test::RunDir& dir) {
+Config config_of(const Case& each, const test::RunDir& dir, const RouterConfig& router) {
   Config c = dir.config(each.ranks, 1, each.precision);
   c.model.n_layers = 4;
   c.model.vocab_size = 259;
-  c.moe.group_size = 4;
+  c.moe.router = router;
+  c.moe.router.group_size = 4;
+  if (router.capacity_factor == 0) c.moe.router.capacity_factor = 1;  // so that rows can be padded
+  c.moe.shared_experts = router.kind == RouterKind::deepseek_v3 ? 1 : 0;
   c.moe.dispatch = Dispatch::padded;
   c.moe.overlap = Overlap::on;
-  c.moe.balance_scope = BalanceScope::micro_batch;
+  if (each.micro_batch != 1) c.moe.router.balance_scope = BalanceScope::micro_batch;
   c.parallel = each.parallel;
   c.train.micro_batch = each.micro_batch;
   c.train.recompute = each.recompute;
@@ -53,16 +56,19 @@ TEST(Plan, BytesOfEveryRankAreThoseThatItsGroupsCount) {
       const test::RunDir dir("plan-traffic", world);
       for (const Case& each : cases) {
         if (each.ranks != world.size()) continue;
-        const Config config = config_of(each, dir);
-        Bytes planned, counted;
-        for (const PlannedTraffic& t : plan_traffic(config, world.rank()))
-          if (t.bytes > 0) planned[text(name_of(t.group), ' ', name_of(t.collective))] += t.bytes;
-        Learner learner(config, world);
-        const std::vector<GroupTraffic> before = traffic_of(learner.mesh());
-        learner.step(0);
-        for (const GroupTraffic& t : traffic_since(before, learner.mesh()))
-          if (t.traffic.bytes > 0) counted[text(t.group, ' ', name_of(t.collective))] += t.traffic.bytes;
-        EXPECT_EQ(planned, counted) << describe(Layout(config.parallel, ranks)) << ", rank " << world.rank();
+        for (const RouterConfig& router : test::small_routers()) {
+          const Config config = config_of(each, dir, router);
+          Bytes planned, counted;
+          for (const PlannedTraffic& t : plan_traffic(config, world.rank()))
+            if (t.bytes > 0) planned[text(name_of(t.group), ' ', name_of(t.collective))] += t.bytes;
+          Learner learner(config, world);
+          const std::vector<GroupTraffic> before = traffic_of(learner.mesh());
+          learner.step(0);
+          for (const GroupTraffic& t : traffic_since(before, learner.mesh()))
+            if (t.traffic.bytes > 0) counted[text(t.group, ' ', name_of(t.collective))] += t.traffic.bytes;
+          EXPECT_EQ(planned, counted) << describe(Layout(config.parallel, ranks)) << ", rank " << world.rank()
+                                      << ", router " << int(router.kind);
+        }
       }
     });
 }
@@ -73,8 +79,9 @@ TEST(Plan, ParametersAreThoseOfTheModel) {
       const test::RunDir dir("plan-held", world);
       for (const Case& each : cases) {
         if (each.ranks != world.size()) continue;
-        for (const bool tied : {true, false}) {
-          Config config = config_of(each, dir);
+        for (const RouterConfig& router : test::small_routers()) {
+          const bool tied = int(router.kind) % 2 == 0;
+          Config config = config_of(each, dir, router);
           config.model.tied_embeddings = tied;
           Learner learner(config, world);
           const std::vector<Stage> stages =

@@ -12,6 +12,20 @@
 // A run small enough for a test: a few thousand tokens of a simple language, a model of two blocks.
 namespace switchyard::test {
 
+// Every published router, small enough for four experts.
+inline std::vector<RouterConfig> small_routers() {
+  std::vector<RouterConfig> routers;
+  for (int kind = 0; kind <= int(RouterKind::hash); ++kind) {
+    RouterConfig router = router_preset(RouterKind(kind));
+    if (router.jitter > 0) router.jitter = 0.3;
+    if (router.top_k > 2) router.top_k = 2;
+    if (router.expert_groups > 1) router.expert_groups = 2, router.groups_met = 1;
+    router.allow_future_tokens = true;
+    routers.push_back(router);
+  }
+  return routers;
+}
+
 // A directory for one test, the same on every rank; rank 0 makes it and takes it away.
 class RunDir {
  public:
@@ -43,7 +57,7 @@ class RunDir {
     Config c;
     c.run = {.dir = (path_ / "run").string(), .seed = 3, .precision = precision, .threads = 1};
     c.model = {.vocab_size = 258, .d_model = 16, .n_layers = 2, .n_heads = 4, .n_kv_heads = 2, .d_ff = 24};
-    c.moe = {.experts = 4, .top_k = 2, .capacity_factor = 1.0};
+    c.moe = {.experts = 4, .router = {.top_k = 2, .capacity_factor = 1.0}};
     c.data.train = {{.path = (path_ / "tokens").string()}};
     c.train = {.steps = 20, .seq_len = 8, .global_batch = 8};
     c.optim.schedule.warmup_steps = 5;

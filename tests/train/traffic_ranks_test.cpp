@@ -72,8 +72,8 @@ Sums expected(const Config& c, Learner& learner, const StepSums& step) {
   // there and back, forward and backward; padded: of each group of tokens every expert gets its capacity; exact: what
   // was kept, and before that a count for each expert and part
   const std::int64_t etp = c.parallel.expert_tensor, local = c.moe.experts * etp / e;
-  const std::int64_t capacity = c.moe.top_k * c.moe.group_size / c.moe.experts,
-                     owned = rows / c.moe.group_size * capacity;
+  const std::int64_t capacity = c.moe.router.top_k * c.moe.router.group_size / c.moe.experts,
+                     owned = rows / c.moe.router.group_size * capacity;
   const std::int64_t moved =
       c.moe.dispatch == Dispatch::padded ? times * (e - 1) * local * owned : rows_to_others(c, step, *mesh.experts);
   const std::int64_t counts = c.moe.dispatch == Dispatch::padded ? 0 : c.moe.overlap == Overlap::on ? 2 : 1;
@@ -133,7 +133,7 @@ TEST(Traffic, OfATrainingStepEqualsTheClosedFormulas) {
                                                       {false, Dispatch::exact, Overlap::on},
                                                       {true, Dispatch::exact, Overlap::off}}) {
         Config config = dir.config(ranks, 1);
-        config.moe.group_size = 4;
+        config.moe.router.group_size = 4;
         config.moe.dispatch = dispatch;
         config.moe.overlap = overlap;
         config.parallel = layout;

@@ -46,7 +46,7 @@ TEST(Upcycle, StartsWhereTheDenseModelWasOnEveryLayout) {
     for (const ParallelConfig& parallel : layouts) {
       Config config = dir.config(ranks, 1);
       config.parallel = parallel;
-      config.moe.capacity_factor = 0;  // nothing is dropped, and weights add up to 1
+      config.moe.router.capacity_factor = 0;  // nothing is dropped, and weights add up to 1
       Learner learner(config, world);
       upcycle(find_trained(dense.run.dir, *self), learner, world);
       const StepMetrics first = learner.step(0);

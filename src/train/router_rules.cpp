@@ -1,0 +1,134 @@
+#include "train/router_rules.h"
+
+#include <algorithm>
+
+#include "model/placement.h"
+#include "train/fields.h"
+#include "train/scalar.h"
+
+namespace switchyard {
+namespace {
+
+// A published router is not itself with another value in the keys that make it.
+void check_kind(RouterConfig router, Rules& rules) {
+  RouterConfig published = router_preset(router.kind);
+  const Section is = describe(router), wanted = describe(published);
+  for (const std::string& name : fixed_keys(router.kind)) {
+    const auto field = std::ranges::find(is.fields, name, &Field::name);
+    const std::string value = value_text(wanted.fields[std::size_t(field - is.fields.begin())]);
+    rules.require(value_text(*field) == value, {"router." + name, "router.kind"},
+                  "router.kind = ", value_text(is.fields.front()), " has ", value,
+                  " here; router.kind = top_k leaves it free");
+  }
+}
+
+void check_choices(const RouterConfig& router, std::int64_t experts, Rules& rules) {
+  rules.require(router.top_k <= experts, {"router.top_k", "moe.experts"}, "a token cannot go to ", router.top_k, " of ",
+                experts, " experts; nearest: ", experts);
+  rules.require(router.top_k != 1 || !router.renormalise || router.scores == Scoring::hash,
+                {"router.renormalise", "router.top_k"},
+                "with router.top_k = 1 the weight would always be 1, and the router would get no gradient from the ",
+                "language-model loss; set router.renormalise: false (Switch)");
+  rules.require(router.kind != RouterKind::soft || router.top_k == experts, {"router.top_k", "router.kind"},
+                "soft routing goes to all experts; set 0, or router.kind: top_k");
+  const bool divide = experts % router.expert_groups == 0;
+  rules.require(divide, {"router.expert_groups", "moe.experts"}, experts, " experts do not divide into ",
+                router.expert_groups, " groups; nearest: ", nearest_divisors(experts, router.expert_groups));
+  if (!divide) return;
+  const std::int64_t members = experts / router.expert_groups,
+                     met = router.groups_met == 0 ? router.expert_groups : router.groups_met;
+  rules.require(met <= router.expert_groups, {"router.groups_met", "router.expert_groups"}, "a token cannot go to ",
+                met, " of ", router.expert_groups, " groups; nearest: ", router.expert_groups);
+  rules.require(router.top_k <= met * members || router.top_k > experts,
+                {"router.top_k", "router.groups_met", "router.expert_groups", "router.kind", "moe.experts"},
+                router.top_k, " choices do not fit the ", met * members, " experts of the groups that a token may go ",
+                "to; nearest: ", met * members);
+  rules.require(router.group_best <= members, {"router.group_best", "router.expert_groups"}, "a group of ", members,
+                " experts has no ", router.group_best, " best; nearest: ", members);
+}
+
+void check_room(const RouterConfig& router, std::int64_t seq_len, Rules& rules) {
+  rules.require(router.group_size == 0 || seq_len % router.group_size == 0, {"router.group_size", "train.seq_len"},
+                "groups of ", router.group_size, " tokens do not divide train.seq_len = ", seq_len,
+                "; nearest: ", router.group_size == 0 ? "" : nearest_divisors(seq_len, router.group_size));
+  const bool experts_choose = router.choice == Choosing::experts;
+  rules.require(
+      router.capacity_factor > 0 || !experts_choose, {"router.capacity_factor", "router.choice"},
+      "experts that choose need a capacity: router.top_k * router.capacity_factor experts a token on average");
+  rules.require(router.capacity_factor > 0 || router.admission == Admission::token,
+                {"router.capacity_factor", "router.admission"},
+                "without a capacity all tokens are admitted, in whatever order");
+  rules.require(router.capacity_factor > 0 || router.second_threshold == 0,
+                {"router.capacity_factor", "router.second_threshold"},
+                "a random second choice spares room in experts, of which there is enough without a capacity");
+  rules.require(!experts_choose || router.admission == Admission::token, {"router.admission", "router.choice"},
+                "experts that choose admit whom they chose; there is no order to set");
+  rules.require(
+      (!experts_choose && router.admission == Admission::token) || router.allow_future_tokens,
+      {"router.allow_future_tokens", experts_choose ? "router.choice" : "router.admission", "router.kind"},
+      experts_choose ? "experts choose among all tokens of a group" : "the surest tokens of a group are admitted first",
+      ", so later tokens decide where earlier ones go: a language model then sees the future in training, ",
+      "and cannot do the same when it generates; router.allow_future_tokens: true accepts that");
+}
+
+// Keys that mean nothing to such a router, but for the value that says so.
+void check_unused(const RouterConfig& router, Rules& rules) {
+  const auto unused = [&rules](bool is_unset, const char* key, const char* with, const char* why) {
+    rules.require(is_unset, {key, with}, why);
+  };
+  if (router.scores == Scoring::hash) {
+    constexpr const char *kScores = "router.scores", *kNone = "has no effect on tokens that are hashed";
+    unused(router.choice == Choosing::tokens, "router.choice", kScores, kNone);
+    unused(router.jitter == 0, "router.jitter", kScores, kNone);
+    unused(!router.noise, "router.noise", kScores, kNone);
+    unused(!router.bias, "router.bias", kScores, kNone);
+    unused(router.expert_groups == 1, "router.expert_groups", kScores, kNone);
+    unused(router.second_threshold == 0, "router.second_threshold", kScores, kNone);
+    unused(router.admission == Admission::token, "router.admission", kScores, kNone);
+    unused(router.balance_loss == 0, "router.balance_loss", kScores, kNone);
+    unused(router.device_loss == 0, "router.device_loss", kScores, kNone);
+    unused(router.communication_loss == 0, "router.communication_loss", kScores, kNone);
+    unused(router.importance_loss == 0, "router.importance_loss", kScores, kNone);
+  }
+  if (router.choice == Choosing::experts) {
+    constexpr const char *kChoice = "router.choice", *kNone = "has no effect where experts choose, evenly";
+    unused(!router.bias, "router.bias", kChoice, kNone);
+    unused(router.expert_groups == 1, "router.expert_groups", kChoice, kNone);
+    unused(router.second_threshold == 0, "router.second_threshold", kChoice, kNone);
+    unused(!router.renormalise, "router.renormalise", kChoice,
+           "experts that choose do not know who else chose a token; set it to false");
+    unused(router.balance_loss == 0, "router.balance_loss", kChoice, kNone);
+    unused(router.importance_loss == 0, "router.importance_loss", kChoice, kNone);
+  }
+  rules.require(router.scores == Scoring::softmax || router.z_loss == 0, {"router.z_loss", "router.scores"},
+                "the z-loss is of the softmax's normaliser, which there is none of");
+  rules.require(router.scores != Scoring::sigmoid || !router.noise, {"router.noise", "router.scores"},
+                "noise is defined for a softmax");
+}
+
+void check_losses(const RouterConfig& router, std::int64_t experts, Rules& rules) {
+  rules.require(router.load_loss == 0 || router.noise, {"router.load_loss", "router.noise"},
+                "the expected load is that under noise; set router.noise: true");
+  rules.require(router.load_loss == 0 || router.top_k < experts, {"router.load_loss", "router.top_k"},
+                "where tokens go to all experts their load is certain");
+  rules.require((router.device_loss == 0 && router.communication_loss == 0) || router.expert_groups > 1,
+                {router.device_loss > 0 ? "router.device_loss" : "router.communication_loss", "router.expert_groups"},
+                "there is one group of experts, which has all the load");
+  rules.require((router.importance_loss == 0 && router.load_loss == 0) || router.balance_scope != BalanceScope::global,
+                {"router.balance_scope", "router.importance_loss", "router.load_loss"},
+                "the variation of importance and load is not defined over parts of a batch; set micro_batch");
+}
+
+}  // namespace
+
+void check_router(const Config& c, Rules& rules) {
+  RouterConfig router = c.moe.router;
+  check_kind(router, rules);
+  if (router.top_k == 0) router.top_k = c.moe.experts;
+  check_choices(router, c.moe.experts, rules);
+  check_room(router, c.train.seq_len, rules);
+  check_unused(router, rules);
+  check_losses(router, c.moe.experts, rules);
+}
+
+}  // namespace switchyard
