@@ -34,9 +34,9 @@ arms:
   dense: {set: {moe.experts: 0}}
   top1:
     label: top-1 of {moe.experts}
-    set: {moe: {top_k: 1, renormalise: false}}
+    set: {router: {top_k: 1, renormalise: false}}
     over: {moe.experts: [2, 4]}
-  top2: {set: {moe.top_k: 2}}
+  top2: {set: {router.top_k: 2}}
 compare: [[top1-4, top2]]
 """
 ARMS = ["dense", "top1-2", "top1-4", "top2"]
@@ -206,13 +206,13 @@ class Experiments(InFolder):
             ("equal: flops", "equal: flop", "try.yaml:6:8: equal: flop: did you mean flops?"),
             ("reference: dense", "reference: dens", "did you mean dense?"),
             ("[top1-4, top2]", "[top1-4, top3]", "did you mean top2?"),
-            ("{set: {moe.top_k: 2}}", "{sett: {moe.top_k: 2}}", "try.yaml:13:10: sett: unknown key; did you mean set?"),
-            ("moe.top_k: 2", "moe.top_kk: 2", "try.yaml:13:9: arm top2:", "moe.top_kk: unknown key; did you mean top_k?"),
+            ("{set: {router.top_k: 2}}", "{sett: {router.top_k: 2}}", "try.yaml:13:10: sett: unknown key; did you mean set?"),
+            ("router.top_k: 2", "router.top_kk: 2", "try.yaml:13:9: arm top2:", "router.top_kk: unknown key; did you mean top_k?"),
             ("label: top-1 of {moe.experts}", "label: top-1 of {experts}", "{experts} is no key that the arm sets"),
             ("seeds: [1, 2]", "seeds: [1, 1]", "1 is there twice"),
             ("seeds: [1, 2]", "seeds: [1, -2]", "a whole number"),
             ("base: tiny.yaml", "base: tinny.yaml", "there is no tinny.yaml"),
-            ("moe.top_k: 2", "run.seed: 2", "run.seed: the experiment gives every run its own"),
+            ("router.top_k: 2", "run.seed: 2", "run.seed: the experiment gives every run its own"),
             ("seeds: [1, 2]", "seeds: [1, 2", "try.yaml:5:"),
             ("equal: flops", "equal: flops\nequal: tokens", "equal: the key is there twice"),
             ("equal: flops", "equal: active_parameters\nadjust: train.steps", "train.steps does not change its active_parameters"),
