@@ -41,6 +41,7 @@ struct TrainConfig {
   std::int64_t micro_batch = 0;
   Recompute recompute = Recompute::none;
   std::int64_t log_every = 10;
+  bool tensorboard = true;
   std::int64_t eval_every = 250;
   std::int64_t eval_batches = 0;
 
@@ -60,6 +61,7 @@ struct TrainConfig {
               {"ffn", Recompute::ffn}});
     v.field("log_every", log_every, "steps between lines of progress where there is no terminal")
         .between(1, 1'000'000'000);
+    v.field("tensorboard", tensorboard, "write event files for TensorBoard beside metrics.jsonl");
     v.field("eval_every", eval_every, "steps between evaluations; 0 evaluates only at the end")
         .between(0, 1'000'000'000);
     v.field("eval_batches", eval_batches,

@@ -11,6 +11,7 @@
 #include "train/setup.h"
 #include "train/signals.h"
 #include "train/state.h"
+#include "train/tensorboard.h"
 
 namespace switchyard {
 namespace {
@@ -117,11 +118,13 @@ Outcome Trainer::train(Progress& progress) {
   if (config_.checkpoint.async) saver_->reserve(learner_.tensors());
   const std::filesystem::path dir = config_.run.dir;
   std::optional<MetricsLog> log;
+  std::optional<EventFile> events;
   if (world_.rank() == 0) {
     const std::filesystem::path path = dir / "config.yaml";
     SY_REQUIRE(std::ofstream(path) << write_config(config_) << std::flush, Fault::data, "cannot write ", path.string(),
                "; is the disk full?");
     log.emplace(dir / "metrics.jsonl", step_);
+    if (config_.train.tensorboard) events.emplace(dir, step_ + 1);
   }
 
   const auto check_replicas = [this] { require_same_replicas(learner_.model().parameters(), step_, learner_.mesh()); };
@@ -131,6 +134,7 @@ Outcome Trainer::train(Progress& progress) {
     if (config_.parallel.check_every > 0 && step_ % config_.parallel.check_every == 0) check_replicas();
     if (valid_ && is_due(config_.train.eval_every)) metrics.val_loss = evaluate();
     if (log) log->write(metrics);
+    if (events) events->write(step_, to_summary(metrics));
     progress.show(metrics);
 
     const auto [request, saving] = agree(world_, saver_->progress());
