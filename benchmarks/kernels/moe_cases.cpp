@@ -166,6 +166,17 @@ void add_router(Recipes& recipes, Scale s) {
                          return Case{shape, Bound::memory, 4 * te, "4 T E",
                                      [&k = s.k(), sum = empty({1}), p = p_TE()]() mutable { k.entropy(sum, p); }};
                        }});
+    recipes.push_back({"observe_routing", variant, [=] {
+                         const auto counts = [&](std::int64_t n) { return Tensor::empty({n}, kI32, s.device); };
+                         return Case{chosen_shape, Bound::memory, 12 * te + 12 * tk, "12 T E + 12 T K",
+                                     [&k = s.k(),
+                                      sums = RoutingSums{empty({e}), counts(k_each), empty({2}), empty({1}), counts(1)},
+                                      logits = random({t, e}, kF32, s.device), before = random({t, e}, kF32, s.device),
+                                      p = p_TE(), w = random({t, k_each}, kF32, s.device, 0.1, 1),
+                                      expert = indices(random_choices(t, e), {t, k_each}, s.device)]() mutable {
+                                       k.observe_routing(sums, logits, before, p, w, expert, expert);
+                                     }};
+                       }});
   }
   const std::int64_t t = s.tokens * 512;
   recipes.push_back({"z_loss", "", [=] {

@@ -72,6 +72,15 @@ struct GroupLimit {
 // of higher score; or those of higher score, whichever choice they are.
 enum class Priority { choice_then_score, score };
 
+// What a router did with T tokens, added up over them. A choice of expert -1 is none.
+struct RoutingSums {
+  Tensor p_E;       // f32: probabilities
+  Tensor kept_K;    // i32: choices of each rank that were not dropped
+  Tensor gate_2;    // f32: weights of all choices, and of those that were dropped
+  Tensor logit_1;   // f32: the largest |logit|; 0 of no tokens
+  Tensor agreed_1;  // i32: tokens whose largest logit is that of the same expert before and now
+};
+
 // One parameter's share of an AdamW step, all f32 and of one shape. The compute copy may be empty.
 struct AdamWTensors {
   Tensor param, m, v, grad;
@@ -175,6 +184,10 @@ struct Kernels {
   void (*z_loss_backward)(Tensor& dlogits_TE, const Tensor& dloss_1, const Tensor& lse_T, const Tensor& p_TE,
                           float scale);
   void (*entropy)(Tensor& sum_1, const Tensor& p_TE);  // sum_t -sum_e p log p
+  // slot -1: the choice was dropped. before_TE, the logits of other router weights, may be empty: then nothing agrees.
+  // Among equal logits the lower index is the largest.
+  void (*observe_routing)(RoutingSums& sums, const Tensor& logits_TE, const Tensor& before_TE, const Tensor& p_TE,
+                          const Tensor& weight_TK, const Tensor& expert_TK, const Tensor& slot_TK);
 
   // choices.cpp: further ways to choose experts and to be admitted
   // weight_TK: p of the given experts, renormalised or not; its gradient is top_k_backward

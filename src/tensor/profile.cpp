@@ -83,6 +83,7 @@ constexpr Function timed_row(Function Kernels::*) {
   row(activation_backward) row(gather_rows) row(scatter_add_rows) row(combine_rows) row(combine_rows_backward) \
   row(softmax) row(softmax_backward) row(top_k) row(top_k_backward) row(count_choices) row(choice_fractions) \
   row(admit) row(place) row(balance_loss) row(balance_loss_backward) row(z_loss) row(z_loss_backward) row(entropy) \
+  row(observe_routing) \
   row(choose) row(selection_scores) row(thin_choices) row(count_meetings) row(adjust_bias) row(admit_by_priority) \
   row(sigmoid) row(sigmoid_backward) row(noisy_logits) row(noisy_logits_backward) row(choice_probability) \
   row(choice_probability_backward) row(squared_variation) row(cross_entropy) row(cross_entropy_part) \

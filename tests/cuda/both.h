@@ -37,10 +37,14 @@ inline Both unwritten(Shape shape, DType dtype) {
 // Runs body once for each order in which a kernel's threads may get their turns (tests/simt), or twice on a real GPU.
 void on_each_schedule(const std::function<void()>& body);
 
+inline double number_at(const Tensor& t, std::int64_t i) {
+  return t.dtype() == DType::i32 ? t.data<std::int32_t>()[i] : at(t, i);
+}
+
 inline void expect_agreement(const Tensor& gpu, const Tensor& cpu, double tolerance, const char* name) {
   const Tensor host = to_device(gpu, Device{});
   for (std::int64_t i = 0; i < cpu.numel(); ++i) {
-    const double expected = at(cpu, i), actual = at(host, i);
+    const double expected = number_at(cpu, i), actual = number_at(host, i);
     const bool close = std::abs(actual - expected) <= tolerance * std::max(1.0, std::abs(expected)) ||
                        actual == expected || (std::isnan(actual) && std::isnan(expected));
     ASSERT_TRUE(close) << name << ' ' << cpu.shape() << '[' << i << "]: " << actual << " on the GPU, " << expected
@@ -61,11 +65,13 @@ template <class Row>
 void compare(std::initializer_list<Output> outputs, Row row) {
   std::vector<Tensor> before, first;
   for (const Output& o : outputs) before.push_back(to_device(o.tensor->gpu, Device{}));
-  row(kernels(Device{}), [](auto& x) -> auto& { return x.cpu; });
+  row(
+      kernels(Device{}), [](auto& x) -> auto& { return x.cpu; });
   on_each_schedule([&] {
     std::size_t i = 0;
     for (const Output& o : outputs) kernels(kGpu).copy(o.tensor->gpu, before[i++]);
-    row(kernels(kGpu), [](auto& x) -> auto& { return x.gpu; });
+    row(
+        kernels(kGpu), [](auto& x) -> auto& { return x.gpu; });
     i = 0;
     for (const Output& o : outputs) {
       const Tensor now = to_device(o.tensor->gpu, Device{});

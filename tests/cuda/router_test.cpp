@@ -163,5 +163,36 @@ TEST(CudaRouter, Entropy) {
   compare({{"entropy", &sum, 0x1p-23}}, [&](const Kernels& k, auto on) { k.entropy(on(sum), on(certain)); });
 }
 
+// Sums of p and of weights are of positive terms, double within a thread and pairwise beyond: a few roundings relative
+// to the sum. Counts and the largest |logit| are exact.
+TEST(CudaRouter, ObserveRouting) {
+  constexpr Shape2 kTokens[] = {{0, 8}, {1, 1}, {33, 7}, {530, 33}, {4200, 8}, {9, 300}};
+  for (Shape2 s : kTokens)
+    for (const bool has_before : {true, false}) {
+      const std::int64_t top_k = std::min<std::int64_t>(s.experts, 3);
+      const Both x = logits(s), p = probabilities(s),
+                 before = has_before ? random_both(x.cpu.shape(), DType::f32, 7) : Both{};
+      Tensor weight = Tensor::empty({s.tokens, top_k}, DType::f32, Device{});
+      Tensor expert = Tensor::zeros(weight.shape(), DType::i32, Device{}), slot = zeros_like(expert);
+      for (std::int64_t i = 0; i < slot.numel(); ++i) {
+        weight.data<float>()[i] = float(1 + i % 11) / 16;
+        slot.data<std::int32_t>()[i] = i % 3 == 0 ? -1 : 0;
+        expert.data<std::int32_t>()[i] = i % 7 == 3 ? -1 : 0;
+      }
+      const Both w = both(weight), chosen = both(expert), placed = both(slot);
+      Both p_E = unwritten({s.experts}, DType::f32), kept = unwritten({top_k}, DType::i32),
+           gate = unwritten({2}, DType::f32), logit = unwritten({1}, DType::f32), agreed = unwritten({1}, DType::i32);
+      compare({{"p", &p_E, 16 * 0x1p-24},
+               {"kept", &kept, 0},
+               {"gate", &gate, 16 * 0x1p-24},
+               {"logit", &logit, 0},
+               {"agreed", &agreed, 0}},
+              [&](const Kernels& k, auto on) {
+                RoutingSums sums{on(p_E), on(kept), on(gate), on(logit), on(agreed)};
+                k.observe_routing(sums, on(x), on(before), on(p), on(w), on(chosen), on(placed));
+              });
+    }
+}
+
 }  // namespace
 }  // namespace switchyard::test

@@ -328,15 +328,90 @@ TEST(Entropy, IsLogEWhenUniformAndZeroWhenCertain) {
   EXPECT_NEAR(at(sum, 0), std::log(4.0), 1e-6);
 }
 
+RoutingSums unwritten_sums(std::int64_t experts, std::int64_t top_k) {
+  return {poisoned({experts}, DType::f32), poisoned({top_k}, DType::i32), poisoned({2}, DType::f32), scalar(),
+          poisoned({1}, DType::i32)};
+}
+
+// The contract as loops, at sizes of several blocks, with dropped choices, choices that are none, and no tokens at all.
+TEST(ObserveRouting, MatchesTheDefinition) {
+  struct Case {
+    std::int64_t tokens, experts, top_k;
+  };
+  for (const auto& [tokens, experts, top_k] : {Case{0, 3, 2}, Case{1, 1, 1}, Case{37, 5, 2}, Case{1300, 9, 3}})
+    for (const bool has_before : {true, false}) {
+      const Tensor logits = random({tokens, experts}, 21, 6), p = softmax_of(logits).p_TE;
+      const Tensor before = has_before ? random({tokens, experts}, 22, 6) : Tensor{};
+      const auto [weight, expert] = top_k_of(p, top_k, Renormalise::no);
+      Tensor slot = Tensor::empty(expert.shape(), DType::i32, Device{}), chosen = expert;
+      for (std::int64_t i = 0; i < slot.numel(); ++i) {
+        slot.data<std::int32_t>()[i] = i % 3 == 0 ? -1 : std::int32_t(i);
+        if (i % 7 == 3) chosen.data<std::int32_t>()[i] = -1;
+      }
+      std::vector<double> p_E(std::size_t(experts), 0);
+      std::vector<std::int32_t> kept(std::size_t(top_k), 0);
+      double gate = 0, dropped = 0, largest = 0;
+      std::int32_t agreed = 0;
+      for (std::int64_t t = 0; t < tokens; ++t) {
+        std::int64_t best = 0, best_before = 0;
+        for (std::int64_t e = 0; e < experts; ++e) {
+          p_E[std::size_t(e)] += at(p, t * experts + e);
+          largest = std::max(largest, std::abs(at(logits, t * experts + e)));
+          if (at(logits, t * experts + e) > at(logits, t * experts + best)) best = e;
+          if (has_before && at(before, t * experts + e) > at(before, t * experts + best_before)) best_before = e;
+        }
+        agreed += has_before && best == best_before;
+        for (std::int64_t i = t * top_k; i < (t + 1) * top_k; ++i) {
+          if (i % 7 == 3) continue;
+          gate += at(weight, i);
+          if (i % 3 == 0)
+            dropped += at(weight, i);
+          else
+            ++kept[std::size_t(i - t * top_k)];
+        }
+      }
+      RoutingSums sums = unwritten_sums(experts, top_k);
+      k.observe_routing(sums, logits, before, p, weight, chosen, slot);
+      // double sums, rounded once
+      for (std::int64_t e = 0; e < experts; ++e)
+        EXPECT_NEAR(at(sums.p_E, e), p_E[std::size_t(e)], 1e-7 * p_E[std::size_t(e)]);
+      EXPECT_EQ(values(sums.kept_K), kept);
+      EXPECT_NEAR(at(sums.gate_2, 0), gate, 1e-7 * gate);
+      EXPECT_NEAR(at(sums.gate_2, 1), dropped, 1e-7 * dropped);
+      EXPECT_EQ(at(sums.logit_1, 0), largest);
+      EXPECT_EQ(values(sums.agreed_1), std::vector{agreed});
+      if (tokens > 1000 && has_before) {
+        EXPECT_GT(agreed, 0) << "some tokens were to agree by chance";
+      }
+    }
+}
+
+TEST(ObserveRouting, TheLargestLogitMayBeNegativeOrNoNumber) {
+  const Tensor one = floats({1, 1}, {1});
+  RoutingSums sums = unwritten_sums(2, 1);
+  const auto largest = [&](float a, float b) {
+    const Tensor x = floats({1, 2}, {a, b});
+    k.observe_routing(sums, x, {}, x, one, ints({1, 1}, {0}), ints({1, 1}, {0}));
+    return at(sums.logit_1, 0);
+  };
+  EXPECT_EQ(largest(-7, 3), 7);
+  EXPECT_TRUE(std::isnan(largest(NAN, 3)));
+  EXPECT_TRUE(std::isnan(largest(3, -NAN)));
+}
+
 TEST(Router, SumsDoNotDependOnTheNumberOfThreads) {
   const std::int64_t tokens = 9000, experts = 8;
   const auto s = softmax_of(random({tokens, experts}, 11, 4));
   const Tensor f = random({3, experts}, 12);
+  const Chosen chosen = top_k_of(s.p_TE, 2, Renormalise::no);
   const auto sums = [&] {
     std::vector<Tensor> sums{scalar(), scalar(), scalar()};
+    RoutingSums seen = unwritten_sums(experts, 2);
     k.balance_loss(sums[0], s.p_TE, f, 1);
     k.z_loss(sums[1], s.lse_T, 1);
     k.entropy(sums[2], s.p_TE);
+    k.observe_routing(seen, s.p_TE, {}, s.p_TE, chosen.weight_TK, chosen.expert_TK, chosen.expert_TK);
+    sums.insert(sums.end(), {seen.p_E, seen.gate_2, seen.logit_1});
     return sums;
   };
   test::expect_same_bits_on_any_threads(sums);

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <utility>
 
 #include "tensor/cpu/block_sum.h"
@@ -261,6 +262,71 @@ void entropy(Tensor& sum_1, const Tensor& p_TE) {
     return sum;
   });
   sum_1.data<float>()[0] = static_cast<float>(sum);
+}
+
+namespace {
+
+// What a block of tokens adds up to.
+struct Observed {
+  std::vector<double> p_E;
+  std::vector<std::int32_t> kept_K;
+  double gate = 0, dropped = 0;
+  float logit = 0;
+  std::int32_t agreed = 0;
+};
+
+}  // namespace
+
+// Blocks of tokens in any order, and their sums in that of the tokens.
+void observe_routing(RoutingSums& sums, const Tensor& logits_TE, const Tensor& before_TE, const Tensor& p_TE,
+                     const Tensor& weight_TK, const Tensor& expert_TK, const Tensor& slot_TK) {
+  const std::int64_t tokens = p_TE.dim(0), experts = p_TE.dim(1), top_k = expert_TK.dim(1);
+  const float *probability = p_TE.data<float>(), *logit = logits_TE.data<float>(), *weight = weight_TK.data<float>();
+  const float* before = before_TE ? before_TE.data<float>() : nullptr;
+  const std::int32_t *expert = expert_TK.data<std::int32_t>(), *slot = slot_TK.data<std::int32_t>();
+  const Observed none{std::vector<double>(static_cast<std::size_t>(experts)),
+                      std::vector<std::int32_t>(static_cast<std::size_t>(top_k))};
+  std::vector<Observed> blocks(static_cast<std::size_t>((tokens + kChunkTokens - 1) / kChunkTokens), none);
+#pragma omp parallel for schedule(static) if (tokens * experts > kParallelElements)
+  for (std::size_t b = 0; b < blocks.size(); ++b) {
+    Observed& sum = blocks[b];
+    const std::int64_t begin = static_cast<std::int64_t>(b) * kChunkTokens,
+                       end = std::min(begin + kChunkTokens, tokens);
+    for (std::int64_t t = begin; t < end; ++t) {
+      const float *p = probability + t * experts, *x = logit + t * experts;
+      for (std::int64_t e = 0; e < experts; ++e) {
+        sum.p_E[static_cast<std::size_t>(e)] += p[e];
+        if (const float size = std::abs(x[e]); size > sum.logit || std::isnan(size)) sum.logit = size;  // a NaN stays
+      }
+      if (before != nullptr)
+        sum.agreed += std::max_element(x, x + experts) - x ==
+                      std::max_element(before + t * experts, before + (t + 1) * experts) - (before + t * experts);
+      for (std::int64_t i = t * top_k; i < (t + 1) * top_k; ++i) {
+        if (expert[i] < 0) continue;
+        sum.gate += weight[i];
+        if (slot[i] < 0)
+          sum.dropped += weight[i];
+        else
+          ++sum.kept_K[static_cast<std::size_t>(i - t * top_k)];
+      }
+    }
+  }
+
+  Observed all = none;
+  for (const Observed& sum : blocks) {
+    std::ranges::transform(all.p_E, sum.p_E, all.p_E.begin(), std::plus());
+    std::ranges::transform(all.kept_K, sum.kept_K, all.kept_K.begin(), std::plus());
+    all.gate += sum.gate;
+    all.dropped += sum.dropped;
+    if (sum.logit > all.logit || std::isnan(sum.logit)) all.logit = sum.logit;
+    all.agreed += sum.agreed;
+  }
+  std::ranges::transform(all.p_E, sums.p_E.data<float>(), [](double p) { return static_cast<float>(p); });
+  std::ranges::copy(all.kept_K, sums.kept_K.data<std::int32_t>());
+  sums.gate_2.data<float>()[0] = static_cast<float>(all.gate);
+  sums.gate_2.data<float>()[1] = static_cast<float>(all.dropped);
+  sums.logit_1.data<float>()[0] = all.logit;
+  sums.agreed_1.data<std::int32_t>()[0] = all.agreed;
 }
 
 }  // namespace switchyard::cpu

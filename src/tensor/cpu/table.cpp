@@ -45,6 +45,7 @@ const Kernels& table() {
       .z_loss = z_loss,
       .z_loss_backward = z_loss_backward,
       .entropy = entropy,
+      .observe_routing = observe_routing,
       .choose = choose,
       .selection_scores = selection_scores,
       .thin_choices = thin_choices,

@@ -69,6 +69,8 @@ void balance_loss_backward(Tensor& dp_TE, const Tensor& dloss_1, const Tensor& f
 void z_loss(Tensor& loss_1, const Tensor& lse_T, float scale);
 void z_loss_backward(Tensor& dlogits_TE, const Tensor& dloss_1, const Tensor& lse_T, const Tensor& p_TE, float scale);
 void entropy(Tensor& sum_1, const Tensor& p_TE);
+void observe_routing(RoutingSums& sums, const Tensor& logits_TE, const Tensor& before_TE, const Tensor& p_TE,
+                     const Tensor& weight_TK, const Tensor& expert_TK, const Tensor& slot_TK);
 
 // choices.cu
 void choose(Tensor& weight_TK, const Tensor& expert_TK, const Tensor& p_TE, Renormalise);

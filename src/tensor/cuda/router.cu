@@ -134,6 +134,90 @@ __global__ void finish_sum_kernel(float* y_1, const float* sums, int count, floa
   if (threadIdx.x == 0) *y_1 = scale * sum;
 }
 
+constexpr int kColumns = 32, kColumnRows = kThreads / kColumns;
+constexpr std::int64_t kColumnTokens = 2048;  // that one block adds up
+
+// sums[part, e] = sum of p[t, e] over the part's tokens: threads of a block are rows of 32 neighbouring experts.
+__global__ void column_sums_kernel(double* sums_PE, const float* p_TE, std::int64_t tokens, int experts) {
+  SharedMemory shared;
+  const auto rows = shared.take<double>(kThreads);
+  const int e = int(blockIdx.y) * kColumns + int(threadIdx.x) % kColumns;
+  const std::int64_t begin = blockIdx.x * kColumnTokens, end = min(begin + kColumnTokens, tokens);
+  double sum = 0;
+  if (e < experts)
+    for (std::int64_t t = begin + threadIdx.x / kColumns; t < end; t += kColumnRows) sum += p_TE[t * experts + e];
+  rows[int(threadIdx.x)] = sum;
+  __syncthreads();
+  if (threadIdx.x >= kColumns || e >= experts) return;
+  for (int row = 1; row < kColumnRows; ++row) sum += rows[row * kColumns + int(threadIdx.x)];
+  sums_PE[std::int64_t{blockIdx.x} * experts + e] = sum;
+}
+__global__ void add_parts_kernel(float* sum_E, const double* sums_PE, int parts, int experts) {
+  const int e = int(blockIdx.x * blockDim.x + threadIdx.x);
+  if (e >= experts) return;
+  double sum = 0;
+  for (int part = 0; part < parts; ++part) sum += sums_PE[std::int64_t{part} * experts + e];
+  sum_E[e] = float(sum);
+}
+
+struct Choices {
+  const float* weight_TK;
+  const int *expert_TK, *slot_TK;
+  int count;
+};
+
+// Integers meet in atomic additions, and the largest |logit|, as bits that order like what they mean (a NaN above all),
+// in an atomic maximum: neither depends on who comes first.
+__global__ void observe_kernel(int* kept_K, int* logit_bits_1, int* agreed_1, float* gates_B2, const float* logits_TE,
+                               const float* before_TE, Choices choices, std::int64_t tokens, int experts, int width) {
+  SharedMemory shared;
+  const auto parts = shared.take<float>(kWarpSize);
+  const auto kept = shared.take<int>(choices.count);
+  for (int k = int(threadIdx.x); k < choices.count; k += kThreads) kept[k] = 0;
+  __syncthreads();
+  double gate = 0, dropped = 0;
+  int largest = 0, agreed = 0;
+  for_each_token(tokens, experts, width, [&](std::int64_t t, int lane, int n) {
+    const float* const x = logits_TE + t * experts;
+    unsigned long long best = 0, best_before = 0;
+    for (int e = lane; e < n; e += width) {
+      largest = max(largest, int(__float_as_uint(fabsf(x[e]))));
+      best = max(best, rank_of(x[e], e));
+      if (before_TE) best_before = max(best_before, rank_of(before_TE[t * experts + e], e));
+    }
+    best = lanes_max(best, width);
+    best_before = lanes_max(best_before, width);
+    if (n == 0) return;
+    if (lane == 0 && before_TE && index_of(best) == index_of(best_before)) ++agreed;
+    for (int k = lane; k < choices.count; k += width) {
+      const std::int64_t i = t * choices.count + k;
+      if (choices.expert_TK[i] < 0) continue;
+      gate += choices.weight_TK[i];
+      if (choices.slot_TK[i] < 0)
+        dropped += choices.weight_TK[i];
+      else
+        atomicAdd(&kept[k], 1);
+    }
+  });
+  largest = lanes_max(largest, kWarpSize);
+  agreed = warp_sum(agreed);
+  if (lane_id() == 0) {
+    atomicMax(logit_bits_1, largest);
+    atomicAdd(agreed_1, agreed);
+  }
+  const float gate_of_block = block_sum(float(gate), parts), dropped_of_block = block_sum(float(dropped), parts);
+  for (int k = int(threadIdx.x); k < choices.count; k += kThreads) atomicAdd(&kept_K[k], kept[k]);  // all have added
+  if (threadIdx.x > 0) return;
+  gates_B2[2 * blockIdx.x] = gate_of_block;
+  gates_B2[2 * blockIdx.x + 1] = dropped_of_block;
+}
+__global__ void finish_gates_kernel(float* gate_2, const float* gates_B2, int blocks) {
+  const int i = int(threadIdx.x);
+  double sum = 0;
+  for (int b = 0; b < blocks; ++b) sum += gates_B2[2 * b + i];
+  gate_2[i] = float(sum);
+}
+
 template <class Term>
 void sum_terms(const char* name, Tensor& y_1, std::int64_t tokens, std::int64_t experts, float scale, Term term) {
   Context& on = context(y_1.device());
@@ -240,6 +324,32 @@ void z_loss_backward(Tensor& dlogits_TE, const Tensor& dloss_1, const Tensor& ls
 
 void entropy(Tensor& sum_1, const Tensor& p_TE) {
   sum_terms("entropy", sum_1, p_TE.dim(0), p_TE.dim(1), 1, EntropyTerm{ptr<float>(p_TE), int(p_TE.dim(1))});
+}
+
+void observe_routing(RoutingSums& sums, const Tensor& logits_TE, const Tensor& before_TE, const Tensor& p_TE,
+                     const Tensor& weight_TK, const Tensor& expert_TK, const Tensor& slot_TK) {
+  Context& on = context(p_TE.device());
+  const std::int64_t tokens = p_TE.dim(0), experts = p_TE.dim(1);
+  const auto parts = unsigned(ceil_div(tokens, kColumnTokens));
+  double* const columns = on.scratch<double>(parts * experts);
+  launch(on, "column_sums", column_sums_kernel, dim3(parts, unsigned(ceil_div(experts, std::int64_t{kColumns}))),
+         kThreads, shared_bytes_of<double>(kThreads), columns, ptr<float>(p_TE), tokens, experts);
+  launch(on, "add_parts", add_parts_kernel, unsigned(ceil_div(experts, std::int64_t{kThreads})), kThreads, 0,
+         ptr<float>(sums.p_E), columns, parts, experts);
+
+  zero(sums.kept_K);
+  zero(sums.logit_1);
+  zero(sums.agreed_1);
+  const int width = lanes_for(experts);
+  const unsigned blocks = grid_for_tokens(on, tokens, width);
+  float* const gates = on.scratch<float>(2 * blocks);
+  const Choices choices{ptr<float>(weight_TK), ptr<std::int32_t>(expert_TK), ptr<std::int32_t>(slot_TK),
+                        int(expert_TK.dim(1))};
+  launch(on, "observe_routing", observe_kernel, blocks, kThreads,
+         shared_bytes_of<float>(kWarpSize) + shared_bytes_of<int>(choices.count), ptr<std::int32_t>(sums.kept_K),
+         reinterpret_cast<int*>(sums.logit_1.bytes()), ptr<std::int32_t>(sums.agreed_1), gates, ptr<float>(logits_TE),
+         ptr_or_null<float>(before_TE), choices, tokens, int(experts), width);
+  launch(on, "finish_gates", finish_gates_kernel, 1, 2, 0, ptr<float>(sums.gate_2), gates, blocks);
 }
 
 }  // namespace switchyard::cuda

@@ -26,8 +26,8 @@
 #define blockDim (::simt::block_dim())
 #define gridDim (::simt::grid_dim())
 
-// The runtime. Device memory is guarded host memory (guarded.h). Streams do kernels and copies at once; only a stand-in's
-// collectives take their time (streams.h).
+// The runtime. Device memory is guarded host memory (guarded.h). Streams do kernels and copies at once; only a
+// stand-in's collectives take their time (streams.h).
 enum cudaError_t { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorInvalidValue = 1, cudaErrorNotReady = 600 };
 using cudaStream_t = struct CUstream_st*;
 using cudaEvent_t = struct CUevent_st*;
@@ -45,7 +45,9 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int device);
 
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline const char* cudaGetErrorString(cudaError_t e) {
-  return e == cudaSuccess ? "no error" : e == cudaErrorMemoryAllocation ? "out of memory" : "an error of the SIMT machine";
+  return e == cudaSuccess                 ? "no error"
+         : e == cudaErrorMemoryAllocation ? "out of memory"
+                                          : "an error of the SIMT machine";
 }
 inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 inline cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
@@ -74,7 +76,9 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event);
 // They take the place in the code that they are called from (SimtSite), so that errors can name it.
 using SimtSite = std::source_location;
 inline void __syncthreads(SimtSite at = SimtSite::current()) { simt::sync_threads(at); }
-inline void __syncwarp(unsigned mask = 0xffffffffu, SimtSite at = SimtSite::current()) { simt::exchange(mask, char{}, at); }
+inline void __syncwarp(unsigned mask = 0xffffffffu, SimtSite at = SimtSite::current()) {
+  simt::exchange(mask, char{}, at);
+}
 
 template <class T>
 T __shfl_sync(unsigned mask, T value, int source, int width = 32, SimtSite at = SimtSite::current()) {
@@ -128,6 +132,11 @@ inline int atomicAdd(int* at, int value) {
 inline unsigned atomicAdd(unsigned* at, unsigned value) {
   const unsigned before = *at;
   *at += value;
+  return before;
+}
+inline int atomicMax(int* at, int value) {
+  const int before = *at;
+  if (value > before) *at = value;
   return before;
 }
 inline void __threadfence() {}
