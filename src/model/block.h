@@ -17,6 +17,8 @@ struct Pass {
   float share = 0;                         // 1 / target tokens of the global batch: every loss is a share of a mean
   Capacity capacity = Capacity::enforced;  // unlimited in evaluation
   Recompute recompute = Recompute::none;
+  float balance_scale = 1;       // multiplies the coefficients of the routers' balance losses
+  bool observe = false;          // for a reading of the routers' health
   std::int64_t step = 0;         // counted from 0
   std::int64_t first_token = 0;  // where this rank's first sequence begins in the global batch of the step
 };

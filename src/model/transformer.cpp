@@ -47,6 +47,8 @@ Transformer::Trunk Transformer::trunk(const Tensor& token_T, const Variable& in_
                                .share = pass.share,
                                .step = pass.step,
                                .first_token = pass.first_token + first,
+                               .balance_scale = pass.balance_scale,
+                               .observe = pass.observe,
                                .token_T = token_T.rows(first, first + own)};
   Trunk trunk;
   trunk.x = {in_RD, {}};
@@ -98,6 +100,11 @@ std::vector<NamedState> Transformer::states() {
 void Transformer::end_step() {
   for (Block& block : blocks_)
     if (Router* router = block.router()) router->end_step();
+}
+
+void Transformer::remember_routers() {
+  for (Block& block : blocks_)
+    if (Router* router = block.router()) router->remember();
 }
 
 Tensor Transformer::next_logits(const Tensor& token_T, std::int64_t batch, std::int64_t seq) const {

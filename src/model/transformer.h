@@ -54,6 +54,9 @@ class Transformer {
   // After the last pass of a step: routers that balance their load by a bias move it. Every rank calls.
   void end_step();
 
+  // Has every router keep its weights as they are, for the next pass that observes.
+  void remember_routers();
+
   Parameters& parameters() { return parameters_; }
   const Parameters& parameters() const { return parameters_; }
 

@@ -22,6 +22,10 @@ Scores Gate::operator()(const Variable& x_TD, const RouterPass& pass) const {
 
   Scores scores;
   scores.logits_TE = linear_f32(in, weight_);
+  if (pass.observe && before_) {
+    NoGrad guard;
+    scores.before_TE = linear_f32(in, Variable(before_)).value();
+  }
   if (config_.noise && trains) {
     constexpr float kFloor = 1e-2f;  // tensor2tensor's; the paper has none
     Tensor normal_TE = empty_like(scores.logits_TE.value());
@@ -42,6 +46,11 @@ Scores Gate::operator()(const Variable& x_TD, const RouterPass& pass) const {
     scores.lse_T = p.lse_T;
   }
   return scores;
+}
+
+void Gate::remember() {
+  if (!before_) before_ = empty_like(weight_.value());
+  kernels(before_.device()).copy(before_, weight_.value());
 }
 
 }  // namespace switchyard

@@ -17,6 +17,8 @@ struct Scores {
   Tensor lse_T;        //   log-sum-exp
   // Where there is noise: the logits without it, and its deviation.
   Variable clean_TE, sigma_TE;
+  // In a pass that observes: the logits without noise by the weights that were remembered, on the same rows.
+  Tensor before_TE;
 };
 
 // Scores tokens by a matrix of its own, all in fp32 whatever the rows are (selective precision: Switch,
@@ -29,11 +31,15 @@ class Gate {
   // step and the token's place in the global batch alone.
   Scores operator()(const Variable& x_TD, const RouterPass& pass) const;
 
+  // Keeps the weights as they are, to compare with later.
+  void remember();
+
  private:
   RouterConfig config_;
   std::string name_;
   std::uint64_t seed_;
   Variable weight_, noise_weight_;
+  Tensor before_;  // the weights that were remembered; empty until then
 };
 
 }  // namespace switchyard

@@ -68,6 +68,17 @@ void Router::place(Routing& routing, const Tensor& expert_AK, const Tensor& scor
                               : tokens * choices;
 }
 
+// Hashed tokens have no scores, which zeros stand for.
+Observation Router::observed(const Scores& scores, const Routing& routing, const Tensor& expert_TK) const {
+  if (!gate_) {
+    const Tensor none_TE = Tensor::zeros({expert_TK.dim(0), config_.experts}, DType::f32, expert_TK.device());
+    return observe(none_TE, {}, none_TE, routing.weight_TK.value(), expert_TK, routing.slot_TK);
+  }
+  const Variable& logits_TE = scores.clean_TE ? scores.clean_TE : scores.logits_TE;
+  return observe(logits_TE.value(), scores.before_TE, scores.share_TE.value(), routing.weight_TK.value(), expert_TK,
+                 routing.slot_TK);
+}
+
 Routing Router::operator()(const Variable& x_TD, const RouterPass& pass, std::int64_t parts) const {
   const RouterConfig& router = config_.router;
   const Device device = x_TD.device();
@@ -89,6 +100,7 @@ Routing Router::operator()(const Variable& x_TD, const RouterPass& pass, std::in
   routing.stats.kept_PE = routing.count_PE;
   routing.stats.tokens = groups.tokens();
   routing.stats.entropy_1 = Tensor::zeros({1}, DType::f32, device);
+  if (pass.observe) routing.stats.seen = observed(scores, routing, expert_TK);
   if (state_->bias_E && pass.trains())
     state_->chosen.set(pass.step, pass.first_token, choices_of_each(expert_TK, config_.experts));
   if (!gate_) {

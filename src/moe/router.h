@@ -27,6 +27,11 @@ class Router {
   // equal, and of whole routing groups.
   Routing operator()(const Variable& x_TD, const RouterPass& pass, std::int64_t parts = 1) const;
 
+  // Keeps the weights as they are: passes that observe compare with them what tokens would choose.
+  void remember() {
+    if (gate_) gate_->remember();
+  }
+
   // Once all micro-batches of a step have come by: moves the bias, alike on every rank. All ranks of the mesh call.
   void end_step();
 
@@ -45,6 +50,7 @@ class Router {
   TopK choose(const Scores& scores, const RouterPass& pass, Device device) const;
   void place(Routing& routing, const Tensor& expert_AK, const Tensor& score_TK, const RoutingGroups& groups,
              const RouterPass& pass, std::int64_t parts) const;
+  Observation observed(const Scores& scores, const Routing& routing, const Tensor& expert_TK) const;
   bool pads(Device device) const;
 
   MoeConfig config_;

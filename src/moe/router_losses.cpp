@@ -42,7 +42,7 @@ Variable by_device(const Scores& scores, const Tensor& expert_AK, const MoeConfi
   Tensor F_GE = empty_like(f_GE);
   k.matmul(F_GE, f_GE, same_group(D, members, members, of_choices, device), Trans::no, Trans::no, Into::overwrite);
   k.matmul(F_GE, m_GD, same_group(D, 1, members, of_meetings, device), Trans::no, Trans::no, Into::accumulate);
-  return balance_loss(scores.share_TE, F_GE, scope.pass.share);
+  return balance_loss(scores.share_TE, F_GE, scope.pass.share * scope.pass.balance_scale);
 }
 
 // Tokens that one term of the scope averages.
@@ -59,7 +59,7 @@ RouterLosses router_losses(const Scores& scores, const TopK& chosen, const Tenso
   RouterLosses losses;
   const Variable even = balance(scores, expert_AK, config, scope, so_far.counted);
   losses.balance_1 = even.value();
-  losses.loss_1 = times(even, static_cast<float>(router.balance_loss));
+  losses.loss_1 = times(even, static_cast<float>(router.balance_loss) * scope.pass.balance_scale);
   const auto add_loss = [&losses](const Variable& loss_1) { losses.loss_1 = add(losses.loss_1, loss_1); };
 
   if (scores.lse_T) {
@@ -71,7 +71,7 @@ RouterLosses router_losses(const Scores& scores, const TopK& chosen, const Tenso
   }
   if (router.device_loss > 0 || router.communication_loss > 0)
     add_loss(by_device(scores, expert_AK, config, scope, so_far));
-  const float set = scope.pass.share * tokens_of(scope);
+  const float set = scope.pass.share * tokens_of(scope) * scope.pass.balance_scale;
   if (router.importance_loss > 0)
     add_loss(squared_variation(spread_choices(chosen.weight_TK, chosen.expert_TK, config.experts), scope,
                                static_cast<float>(router.importance_loss) * set));

@@ -16,7 +16,7 @@ namespace switchyard {
 //   load           CV(sum_t P(chosen))^2    (the same, appendix A)
 //   z              mean_t logsumexp(logits_t)^2    ST-MoE (arXiv 2202.08906, section 3.3)
 struct RouterLosses {
-  Variable loss_1;        // all, times their coefficients
+  Variable loss_1;        // all, times their coefficients; those but z's also times the pass's balance_scale
   Tensor balance_1, z_1;  // this rank's shares, coefficients left out
 };
 

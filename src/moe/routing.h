@@ -1,8 +1,10 @@
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "autograd/variable.h"
+#include "moe/health.h"
 #include "tensor/philox.h"
 
 namespace switchyard {
@@ -20,6 +22,8 @@ struct RouterPass {
   float share = 0;               // 1 / tokens of the global batch, so that losses sum up
   std::int64_t step = 0;         // counted from 0
   std::int64_t first_token = 0;  // where this rank's tokens begin in the global batch of the step
+  float balance_scale = 1;       // multiplies the coefficients of balance losses
+  bool observe = false;          // for a reading of the router's health
   Tensor token_T{};              // i32, on the host: their ids, which hash routing goes by
 
   bool trains() const { return capacity == Capacity::enforced; }
@@ -36,7 +40,8 @@ struct RoutingStats {
   Tensor z_1;        // f32: likewise of the z-loss
   Tensor entropy_1;  // f32: of p, nats, summed over tokens
   std::int64_t tokens = 0;
-  std::int64_t choices = 0;  // that could have been kept
+  std::int64_t choices = 0;           // that could have been kept
+  std::optional<Observation> seen{};  // in a pass that observes
 
   // Of no tokens.
   static RoutingStats none(std::int64_t experts, Device device);

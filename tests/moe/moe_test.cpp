@@ -240,6 +240,88 @@ TEST_P(MoeRouters, MatchTheDefinition) {
   }
 }
 
+// The sums of a pass that observes, by the definition's choices and logits as loops.
+TEST_P(MoeRouters, AreObserved) {
+  auto self = make_self_group();
+  Mesh mesh({}, *self);
+  Layer layer(config(), mesh);
+  constexpr std::int64_t T = 16;
+  const auto E = std::size_t(config().experts), K = std::size_t(config().router.top_k);
+  const Tensor x = tokens(T, 0);
+  const Rows x_TD = rows_of(x, 0, T);
+  Rows gate_before, gate;
+  if (Variable* weight = layer.find("gate.weight")) {
+    layer.moe.router().remember();
+    gate_before = rows_of(weight->value(), 0, config().experts);
+    // Expert 0 now likes other tokens.
+    for (std::int64_t d = 1; d < kDim; ++d) weight->value().data<float>()[d] *= -3;
+    gate = rows_of(weight->value(), 0, config().experts);
+  }
+  RouterPass pass = pass_of(T, 0, T);
+  EXPECT_FALSE(layer.moe(Variable(x, true), pass).stats.seen) << "nobody asked";
+  pass.observe = true;
+  const RoutingStats stats = layer.moe(Variable(x, true), pass).stats;
+  ASSERT_TRUE(stats.seen);
+  const auto& [seen, chosen_KE] = *stats.seen;
+
+  const test::DefinedMoe now = definition(config(), x_TD, defined(config(), layer));
+  if (config().router.choice == Choosing::tokens) {
+    std::vector<int> chosen(K * E, 0), kept(K, 0);
+    double weights = 0, dropped = 0;
+    for (std::size_t t = 0; t < x_TD.size(); ++t)
+      for (std::size_t k = 0; k < now.chosen[t].size(); ++k) {
+        if (now.chosen[t][k] < 0) continue;  // left out at random
+        const auto e = std::size_t(now.chosen[t][k]);
+        ++chosen[k * E + e];
+        kept[k] += now.kept[t][e];
+        weights += now.weight[t][e];
+        if (!now.kept[t][e]) dropped += now.weight[t][e];
+      }
+    for (std::size_t i = 0; i < K * E; ++i) EXPECT_EQ(chosen_KE.data<std::int32_t>()[i], chosen[i]) << i;
+    for (std::size_t k = 0; k < K; ++k) EXPECT_EQ(seen.kept_K.data<std::int32_t>()[k], kept[k]) << k;
+    // f32 sums of at most 128 weights of size 16 together, or 48 where they are scaled
+    EXPECT_NEAR(at(seen.gate_2, 0), weights, 1e-4);
+    EXPECT_NEAR(at(seen.gate_2, 1), dropped, 1e-4);
+  }
+  if (gate.empty() || config().router.jitter > 0) return;
+
+  double largest_logit = 0;
+  int agreed = 0;
+  std::vector<double> p_E(E, 0);
+  for (const auto& row : x_TD) {
+    std::vector<double> logits, before, p;
+    for (std::size_t e = 0; e < E; ++e) {
+      logits.push_back(test::dot(row, gate[e]));
+      before.push_back(test::dot(row, gate_before[e]));
+      p.push_back(config().router.scores == Scoring::sigmoid ? 1 / (1 + std::exp(-logits[e])) : std::exp(logits[e]));
+      largest_logit = std::max(largest_logit, std::abs(logits[e]));
+    }
+    for (std::size_t e = 0; e < E; ++e) p_E[e] += p[e] / std::accumulate(p.begin(), p.end(), 0.0);
+    agreed += test::largest(logits, 1) == test::largest(before, 1);
+  }
+  EXPECT_NEAR(at(seen.logit_1, 0), largest_logit, 1e-6 * largest_logit);
+  EXPECT_EQ(seen.agreed_1.data<std::int32_t>()[0], agreed);
+  EXPECT_LT(agreed, T) << "some tokens were to go elsewhere";
+  EXPECT_GT(agreed, 0) << "and some not";
+  if (!config().router.noise) {
+    for (std::size_t e = 0; e < E; ++e) EXPECT_NEAR(at(seen.p_E, std::int64_t(e)), p_E[e], 1e-5) << "16 shares in f32";
+  }
+}
+
+TEST_P(MoeRouters, TheScaleMultipliesEveryLossButZ) {
+  auto self = make_self_group();
+  Mesh mesh({}, *self);
+  RouterPass pass = pass_of(16, 0, 16);
+  const auto balance_losses = [&](float scale) {
+    Layer layer(config(), mesh);
+    pass.balance_scale = scale;
+    const MoeResult result = layer.moe(Variable(tokens(16, 0), true), pass);
+    return result.loss_1 ? at(result.loss_1.value(), 0) - config().router.z_loss * at(result.stats.z_1, 0) : 0;
+  };
+  const double one = balance_losses(1);
+  EXPECT_NEAR(balance_losses(3), 3 * one, 1e-5 * (1 + one));
+}
+
 // <y, dy> + loss, so that one walk back reaches both. A hashed token has no loss.
 Variable total(const Variable& y, const Tensor& dy, const Variable& loss) {
   const double sum = test::dot(y.value(), dy) + (loss ? at(loss.value(), 0) : 0);
