@@ -33,6 +33,13 @@ void describe(State& s, Field field) {
   field("layout", s.layout);
 }
 
+// Further fields, which are written where they are not the default, and may be missing.
+template <class State, class Field>
+void describe_further(State&& s, Field field) {
+  field("balance_scale", s.balance_scale);
+  field("alarm_streaks", s.alarm_streaks);
+}
+
 Json to_json(const Shape& shape) {
   Json dims = Json::array();
   for (int i = 0; i < shape.rank(); ++i) dims.push_back(shape[i]);
@@ -67,6 +74,13 @@ T get(const Json& json, const char* key) {
   const Json& value = member(json, key);
   if constexpr (std::is_same_v<T, std::string>) {
     SY_REQUIRE(value.is_string(), Fault::checkpoint, "field '", key, "' is not a string");
+  } else if constexpr (std::is_same_v<T, double>) {
+    SY_REQUIRE(value.is_number(), Fault::checkpoint, "field '", key, "' is not a number");
+  } else if constexpr (std::is_same_v<T, std::map<std::string, std::int64_t>>) {
+    SY_REQUIRE(value.is_object(), Fault::checkpoint, "field '", key, "' is not an object");
+    T counts;
+    for (const auto& item : value.items()) counts[item.key()] = get<std::int64_t>(value, item.key().c_str());
+    return counts;
   } else if constexpr (std::is_unsigned_v<T>) {
     SY_REQUIRE(value.is_number_unsigned(), Fault::checkpoint, "field '", key, "' is not a natural number");
   } else {
@@ -173,6 +187,11 @@ std::string to_manifest(const Checkpoint& checkpoint) {
   require_sound(checkpoint);
   Json state;
   describe(checkpoint.state, [&](const char* name, const auto& value) { state[name] = value; });
+  Json defaults;
+  describe_further(TrainingState{}, [&](const char* name, const auto& value) { defaults[name] = value; });
+  describe_further(checkpoint.state, [&](const char* name, const auto& value) {
+    if (Json(value) != defaults[name]) state[name] = value;
+  });
   return text("{\n \"format\": ", Json(kFormat).dump(), ",\n \"version\": ", kCheckpointVersion,
               ",\n \"state\": ", state.dump(), ",\n \"files\": ", lines(checkpoint.files),
               ",\n \"tensors\": ", lines(checkpoint.tensors), "\n}\n");
@@ -190,6 +209,9 @@ Checkpoint from_manifest(const std::string& manifest, const std::filesystem::pat
     const Json& state = member(json, "state");
     describe(checkpoint.state,
              [&](const char* name, auto& value) { value = get<std::remove_cvref_t<decltype(value)>>(state, name); });
+    describe_further(checkpoint.state, [&](const char* name, auto& value) {
+      if (state.contains(name)) value = get<std::remove_cvref_t<decltype(value)>>(state, name);
+    });
     for (const Json& file : list(json, "files")) checkpoint.files.push_back(file_from(file));
     for (const Json& each : list(json, "tensors")) {
       checkpoint.tensors.push_back(tensor_from(each));

@@ -20,6 +20,10 @@ struct TrainingState {
   std::string tokenizer, tokenizer_sha256, code_version;
   int world_size = 1;
   std::string layout;  // for people; loading does not depend on it
+  // Of routers: what the balance loss's coefficient is multiplied with, and how long alarms have counted, by their
+  // name.
+  double balance_scale = 1;
+  std::map<std::string, std::int64_t> alarm_streaks{};
 
   bool operator==(const TrainingState&) const = default;
 };

@@ -9,6 +9,7 @@
 #include "model/config.h"
 #include "moe/config.h"
 #include "optim/config.h"
+#include "train/health_config.h"
 
 namespace switchyard {
 
@@ -90,6 +91,7 @@ struct Config {
   OptimConfig optim;
   ParallelConfig parallel;
   CheckpointConfig checkpoint;
+  HealthConfig health;
   DebugConfig debug;
 
   template <class V>
@@ -103,6 +105,7 @@ struct Config {
     v.section("optim", optim, "AdamW and its learning rate");
     v.section("parallel", parallel, "how ranks share the work");
     v.section("checkpoint", checkpoint, "saving");
+    v.section("health", health, "of routers: readings and alarms");
     v.section("debug", debug, "finding faults");
   }
 };

@@ -24,6 +24,9 @@ struct FieldSchema {
   Json operator()(const bool* value) const { return {{"type", "boolean"}, {"default", *value}}; }
   Json operator()(const std::string* value) const { return {{"type", "string"}, {"default", *value}}; }
   Json operator()(const double* value) const { return with_range({{"type", "number"}, {"default", *value}}); }
+  Json operator()(const std::optional<double>* value) const {
+    return with_range({{"type", {"number", "null"}}, {"default", *value ? Json(**value) : Json()}});
+  }
   template <class Integer>
   Json operator()(const Integer* value) const {
     Json schema{{"type", "integer"}, {"default", *value}};
@@ -46,6 +49,12 @@ struct FieldSchema {
     Json schema{{"type", "array"}};
     list.with_default([&](const Section& item) { schema["items"] = section_schema(item); });
     schema["default"] = Json::array();
+    for (const Section& item : list.items()) {
+      Json keys = Json::object();
+      for (const Field* unlike : unlike_default(list, item))
+        keys[unlike->name] = std::visit(FieldSchema{*unlike}, unlike->value)["default"];
+      schema["default"].push_back(std::move(keys));
+    }
     return schema;
   }
 

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "model/placement.h"
+#include "train/health_rules.h"
 #include "train/router_rules.h"
 #include "train/rules.h"
 
@@ -159,6 +160,7 @@ std::vector<Violation> violations(const Config& c) {
   check_pipeline(c, rules);
   check_experts(c, rules);
   if (c.moe.experts > 0) check_router(c, rules);
+  if (c.moe.experts > 0) check_health(c, rules);
   check_sources(c.data.train, "data.train", rules);
   check_sources(c.data.valid, "data.valid", rules);
   if (c.model.d_model % c.model.n_heads == 0 || c.model.head_dim > 0) check_tensor(c, rules);

@@ -19,7 +19,7 @@ inline constexpr ExitCode exit_codes[] = {
     {static_cast<int>(Fault::usage), "command line or configuration"},
     {static_cast<int>(Fault::data), "a corpus, tokenizer or token file"},
     {static_cast<int>(Fault::checkpoint), "a checkpoint is damaged, foreign or missing"},
-    {static_cast<int>(Fault::numeric), "the loss or a gradient is not finite"},
+    {static_cast<int>(Fault::numeric), "the loss or a gradient is not finite, or an alarm stopped the run"},
     {static_cast<int>(Fault::memory), "no memory left on the device"},
     {static_cast<int>(Fault::communication), "ranks disagree, or one is gone"},
     {exit_stopped, "stopped by a signal after saving; the same command resumes"},

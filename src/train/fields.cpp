@@ -28,7 +28,7 @@ bool Field::is_integer() const {
 std::string Field::type_text() const {
   if (is_integer()) return "integer";
   if (is_one_of<bool*>(value)) return "true or false";
-  if (is_one_of<double*>(value)) return "number";
+  if (is_one_of<double*>(value) || is_one_of<std::optional<double>*>(value)) return "number";
   if (is_one_of<std::string*>(value)) return "text";
   if (is_one_of<Choice>(value)) return "name";
   if (is_one_of<SectionList>(value)) return "list of sections";

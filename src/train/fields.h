@@ -29,7 +29,7 @@ struct SectionList {
 };
 
 struct Field {
-  using Value = std::variant<bool*, int*, std::int64_t*, std::uint64_t*, double*, std::string*,
+  using Value = std::variant<bool*, int*, std::int64_t*, std::uint64_t*, double*, std::optional<double>*, std::string*,
                              std::vector<std::int64_t>*, Choice, SectionList>;
   struct Range {
     double low, high;  // both allowed
@@ -77,6 +77,12 @@ struct Section {
       return i;
     };
     choice.set = [values, &value](std::size_t i) { value = values[i]; };
+    return fields.emplace_back(Field{std::move(field_name), std::move(field_help), std::move(choice)});
+  }
+
+  // A place among names that are not an enumeration's.
+  Field& choice(std::string field_name, std::size_t& value, std::string field_help, std::vector<std::string> names) {
+    Choice choice{std::move(names), [&value] { return value; }, [&value](std::size_t i) { value = i; }};
     return fields.emplace_back(Field{std::move(field_name), std::move(field_help), std::move(choice)});
   }
 

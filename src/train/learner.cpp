@@ -4,6 +4,7 @@
 
 #include "dist/checked_group.h"
 #include "dist/device_group.h"
+#include "model/placement.h"
 #include "optim/clip.h"
 #include "optim/schedule.h"
 #include "train/setup.h"
@@ -50,6 +51,8 @@ StepSums Learner::backward(std::int64_t step) {
                              .seq = train.seq_len,
                              .share = share,
                              .recompute = train.recompute,
+                             .balance_scale = balance_scale_,
+                             .observe = observes(step),
                              .step = step,
                              .first_token = first * train.seq_len}};
                   },
@@ -70,7 +73,26 @@ void Learner::tensors_changed() {
   shards_.gather();
 }
 
+// Compares with the weights of the reading before, and keeps those that the step's passes had.
+std::vector<LayerHealth> Learner::read_health(const StepSums& sums) {
+  const RouterConfig& router = config_.moe.router;
+  HealthScope scope{.layers = {},
+                    .experts = config_.moe.experts,
+                    .choices = router.choice == Choosing::experts ? 1 : router.top_k,
+                    .experts_choose = router.choice == Choosing::experts,
+                    .context = {.balance_coefficient = router.balance_loss * double{balance_scale_},
+                                .z_coefficient = router.z_loss,
+                                .has_before = has_reading_,
+                                .has_scores = router.scores != Scoring::hash}};
+  const std::vector<bool> is_moe = moe_blocks(config_.moe, config_.model.n_layers);
+  for (std::size_t i = 0; i < is_moe.size(); ++i)
+    if (is_moe[i]) scope.layers.push_back(static_cast<std::int64_t>(i));
+  has_reading_ = true;
+  return switchyard::read_health(sums.stats(), scope, *mesh_.world);
+}
+
 StepMetrics Learner::update(std::int64_t step, const StepSums& sums) {
+  if (observes(step)) model_.remember_routers();
   const GradientNorm norm = gradient_norm(shards_.own(), device_, mesh_, config_.optim.clip);
   StepMetrics metrics{.lr = learning_rate(config_.optim, step, config_.train.steps)};
   optimizer_.step(metrics.lr, norm.grad_scale_1);  // changes nothing where the norm is not finite
@@ -82,6 +104,7 @@ StepMetrics Learner::update(std::int64_t step, const StepSums& sums) {
   SY_REQUIRE(std::isfinite(metrics.loss) && std::isfinite(metrics.grad_norm), Fault::numeric, "step ", step + 1,
              ": the loss is ", metrics.loss, " and the gradient norm ", metrics.grad_norm,
              "; what was saved up to step ", step, " stands. A lower optim.lr or a longer warm-up often helps.");
+  if (observes(step)) metrics.router = read_health(sums);
   model_.end_step();
   shards_.gather();
   return metrics;

@@ -26,6 +26,10 @@ class Learner {
   StepSums backward(std::int64_t step);
   StepMetrics update(std::int64_t step, const StepSums& sums);
 
+  // What the coefficients of balance losses are multiplied with from the next step on.
+  float balance_scale() const { return balance_scale_; }
+  void set_balance_scale(float scale) { balance_scale_ = scale; }
+
   // Everything that a checkpoint holds: parameters, the optimizer's states and the model's.
   std::vector<LogicalTensor> tensors();
   // Call after values were copied into tensors().
@@ -42,6 +46,10 @@ class Learner {
   const Loader& loader() const { return loader_; }
 
  private:
+  // Whether the routers' health is read in this step.
+  bool observes(std::int64_t step) const { return config_.health.every > 0 && (step + 1) % config_.health.every == 0; }
+  std::vector<LayerHealth> read_health(const StepSums& sums);
+
   Config config_;
   Device device_;
   std::unique_ptr<ProcessGroup> device_world_;
@@ -52,6 +60,8 @@ class Learner {
   GradientBuckets gradients_;
   AdamW optimizer_;
   Loader loader_;
+  float balance_scale_ = 1;
+  bool has_reading_ = false;  // of the routers' health
 };
 
 }  // namespace switchyard

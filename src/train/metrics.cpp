@@ -1,27 +1,13 @@
 #include "train/metrics.h"
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
+#include "train/host_values.h"
+
 namespace switchyard {
 namespace {
-
-// Small tensors of one type and device, on the host, by one copy.
-template <class T>
-std::vector<T> read(const std::vector<Tensor>& parts) {
-  if (parts.empty()) return {};
-  std::int64_t count = 0;
-  for (const Tensor& part : parts) count += part.numel();
-  const Tensor flat = Tensor::empty({count}, dtype_of<T>, parts[0].device());
-  std::int64_t end = 0;
-  for (const Tensor& part : parts) {
-    Tensor place = flat.rows(end, end + part.numel());
-    kernels(part.device()).copy(place, part);
-    end += part.numel();
-  }
-  const Tensor host = to_device(flat, Device{});
-  return {host.data<T>(), host.data<T>() + count};
-}
 
 // One MoE block, summed over the micro-batches.
 struct BlockSums {
@@ -30,21 +16,37 @@ struct BlockSums {
   std::vector<std::int64_t> kept;
 };
 
+using Json = nlohmann::ordered_json;
+
+Json json_of(const LayerHealth& layer) {
+  Json json{{"layer", layer.layer}, {"load", layer.health.load}, {"dropped", layer.health.dropped}};
+  for (const Reading& reading : readings())
+    if (const double value = layer.health.*reading.value; !std::isnan(value)) json[reading.name] = value;
+  return json;
+}
+
+Json json_of(const Alarm& alarm) {
+  return {{"layer", alarm.layer}, {"watch", alarm.watch},       {"value", alarm.value},
+          {"limit", alarm.limit}, {"readings", alarm.readings}, {"action", name_of(alarm.action)}};
+}
+
 }  // namespace
 
 std::string to_json(const StepMetrics& m) {
-  nlohmann::ordered_json json{{"step", m.step},
-                              {"tokens", m.tokens},
-                              {"loss", m.loss},
-                              {"balance_loss", m.balance_loss},
-                              {"z_loss", m.z_loss},
-                              {"lr", m.lr},
-                              {"grad_norm", m.grad_norm},
-                              {"tokens_per_second", m.tokens_per_second},
-                              {"drop_fraction", m.drop_fraction},
-                              {"router_entropy", m.router_entropy},
-                              {"expert_load", m.expert_load}};
+  Json json{{"step", m.step},
+            {"tokens", m.tokens},
+            {"loss", m.loss},
+            {"balance_loss", m.balance_loss},
+            {"z_loss", m.z_loss},
+            {"lr", m.lr},
+            {"grad_norm", m.grad_norm},
+            {"tokens_per_second", m.tokens_per_second},
+            {"drop_fraction", m.drop_fraction},
+            {"router_entropy", m.router_entropy},
+            {"expert_load", m.expert_load}};
   if (m.val_loss) json["val_loss"] = *m.val_loss;
+  for (const LayerHealth& layer : m.router) json["router"].push_back(json_of(layer));
+  for (const Alarm& alarm : m.alarms) json["alarms"].push_back(json_of(alarm));
   return json.dump();
 }
 
@@ -60,8 +62,8 @@ void StepSums::reduce_into(StepMetrics& m, ProcessGroup& world) const {
       floats.insert(floats.end(), {block.balance_1, block.z_1, block.entropy_1});
       counts.push_back(block.kept_PE);
     }
-  const std::vector<float> told = read<float>(floats);
-  const std::vector<std::int32_t> kept_rows = read<std::int32_t>(counts);
+  const std::vector<float> told = host_values<float>(floats);
+  const std::vector<std::int32_t> kept_rows = host_values<std::int32_t>(counts);
 
   const double loss = std::accumulate(told.begin(), told.begin() + std::ptrdiff_t(losses_.size()), 0.0);
   std::vector<BlockSums> layers(stats_.empty() ? 0 : stats_[0].size());

@@ -8,6 +8,7 @@
 
 #include "dist/process_group.h"
 #include "model/transformer.h"
+#include "train/alarms.h"
 
 namespace switchyard {
 
@@ -25,6 +26,8 @@ struct StepMetrics {
   double router_entropy = 0;                       // nats, mean over tokens and MoE blocks
   std::vector<std::vector<double>> expert_load{};  // by MoE block: share of all choices that each expert took
   std::optional<double> val_loss{};
+  std::vector<LayerHealth> router{};  // by MoE block, at steps whose health is read
+  std::vector<Alarm> alarms{};
 };
 
 std::string to_json(const StepMetrics& metrics);

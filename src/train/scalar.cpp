@@ -67,7 +67,7 @@ std::string wanted(const Field& field) {
 
 // What to write instead, where that can be told from what came.
 std::string hint(const Field& field, const YamlNode& node) {
-  const bool is_number = field.is_integer() || std::holds_alternative<double*>(field.value);
+  const bool is_number = field.is_integer() || field.type_text() == "number";
   if (node.kind == Kind::quoted && is_number && parse_number(node.text)) return " (remove the quotes)";
   if (is_number && has_leading_zero(node.text)) return " (remove the leading zeros)";
   if (const auto* choice = std::get_if<Choice>(&field.value)) {
@@ -109,6 +109,11 @@ struct Assignment {
   bool operator()(std::int64_t* target) const { return write(target, parse_integer<std::int64_t>(node.text)); }
   bool operator()(std::uint64_t* target) const { return write(target, parse_integer<std::uint64_t>(node.text)); }
   bool operator()(double* target) const { return write(target, parse_number(node.text)); }
+  bool operator()(std::optional<double>* target) const {
+    if (node.kind == Kind::null) return target->reset(), true;
+    double value = 0;
+    return write(&value, parse_number(node.text)) && (*target = value, true);
+  }
   bool operator()(std::string* target) const {
     if (node.kind != Kind::plain && node.kind != Kind::quoted) return false;
     *target = node.text;
@@ -159,6 +164,7 @@ struct ValueText {
   std::string operator()(const std::int64_t* value) const { return std::to_string(*value); }
   std::string operator()(const std::uint64_t* value) const { return std::to_string(*value); }
   std::string operator()(const double* value) const { return number_text(*value); }
+  std::string operator()(const std::optional<double>* value) const { return *value ? number_text(**value) : "null"; }
   std::string operator()(const std::string* value) const { return quoted(*value); }
   std::string operator()(const Choice& choice) const { return choice.names[choice.get()]; }
   std::string operator()(const std::vector<std::int64_t>* values) const {
@@ -166,7 +172,17 @@ struct ValueText {
     for (const std::int64_t value : *values) items += text(items.empty() ? "" : ", ", value);
     return "[" + items + "]";
   }
-  std::string operator()(const SectionList&) const { return "[]"; }
+  // Of each item what differs from the defaults, on one line.
+  std::string operator()(const SectionList& list) const {
+    std::string sections;
+    for (const Section& item : list.items()) {
+      std::string keys;
+      for (const Field* field : unlike_default(list, item))
+        keys += text(keys.empty() ? "" : ", ", field->name, ": ", value_text(*field));
+      sections += text(sections.empty() ? "" : ", ", "{", keys, "}");
+    }
+    return "[" + sections + "]";
+  }
 };
 
 }  // namespace
@@ -174,6 +190,16 @@ struct ValueText {
 std::optional<Finding> assign(const Field& field, const YamlNode& node) {
   if (std::visit(Assignment{field, node}, field.value)) return std::nullopt;
   return mismatch(field, node);
+}
+
+std::vector<const Field*> unlike_default(const SectionList& list, const Section& item) {
+  std::vector<const Field*> fields;
+  list.with_default([&](const Section& section) {
+    for (std::size_t i = 0; i < item.fields.size(); ++i)
+      if (item.fields[i].is_required || value_text(item.fields[i]) != value_text(section.fields[i]))
+        fields.push_back(&item.fields[i]);
+  });
+  return fields;
 }
 
 std::string value_text(const Field& field) { return std::visit(ValueText{}, field.value); }

@@ -13,8 +13,11 @@ namespace switchyard {
 // is no such value or out of range, and for any node where `field` holds a list: its items are the reader's.
 std::optional<Finding> assign(const Field& field, const YamlNode& node);
 
-// The value of `field` as YAML on one line, which assign reads back as the same value; a list of sections is "[]".
+// The value of `field` as YAML on one line, which reads back as the same value.
 std::string value_text(const Field& field);
+
+// The fields of a list's item that differ from a new item's, or are required.
+std::vector<const Field*> unlike_default(const SectionList& list, const Section& item);
 
 // What came, for a message: the text itself, clipped to one short line, or "a list", "a section", "nothing".
 std::string shown(const YamlNode& node);

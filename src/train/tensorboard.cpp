@@ -1,5 +1,7 @@
 #include "train/tensorboard.h"
 
+#include <cmath>
+
 namespace switchyard {
 
 EventSummary to_summary(const StepMetrics& m) {
@@ -13,6 +15,15 @@ EventSummary to_summary(const StepMetrics& m) {
   summary.scalar("train/drop_fraction", m.drop_fraction);
   summary.scalar("train/router_entropy", m.router_entropy);
   if (m.val_loss) summary.scalar("valid/loss", *m.val_loss);
+  for (const auto& [layer, health] : m.router) {
+    const std::string where = text("/block_", layer);
+    for (const Reading& reading : readings())
+      if (const double value = health.*reading.value; !std::isnan(value))
+        summary.scalar(text("router/", reading.name, where), value);
+    for (std::size_t k = 0; k < health.dropped.size(); ++k)
+      summary.scalar(text("router/dropped_of_choice_", k + 1, where), health.dropped[k]);
+    summary.bars("router/load" + where, health.load);
+  }
   return summary;
 }
 

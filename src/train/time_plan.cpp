@@ -78,8 +78,7 @@ Piece hidden(std::int64_t rows, std::int64_t width, const Config& c, const Rates
 }
 
 Piece dense(const Config& c, std::int64_t d_ff, const PlannedRows& rows, const Rates& rates) {
-  const std::int64_t d = c.model.d_model, f = d_ff / c.parallel.tensor,
-                     up = is_gated(c.model.activation) ? 2 : 1;
+  const std::int64_t d = c.model.d_model, f = d_ff / c.parallel.tensor, up = is_gated(c.model.activation) ? 2 : 1;
   return rates.product(rows.all, d, up * f) + rates.product(rows.all, f, d) + hidden(rows.all, f, c, rates);
 }
 
@@ -87,9 +86,10 @@ Piece experts(const Config& c, const PlannedRows& rows, const Rates& rates) {
   const std::int64_t d = c.model.d_model, f = c.moe.d_ff / c.parallel.expert_tensor,
                      local = c.moe.experts / c.parallel.expert, up = is_gated(c.model.activation) ? 2 : 1;
   // Rows are gathered by expert where they leave, and again where they arrive; so on the way back.
-  return dense(c, c.moe.shared_experts * c.moe.d_ff, rows, rates) + rates.router(rows.own, d, c.moe.experts) + rates.product(rows.received, d, up * f, local) +
-         rates.product(rows.received, f, d, local) + hidden(rows.received, f, c, rates) +
-         rates.pass(rows.sent, 4 * d, 4 * d) + rates.pass(rows.received, 4 * d, 4 * d);
+  return dense(c, c.moe.shared_experts * c.moe.d_ff, rows, rates) + rates.router(rows.own, d, c.moe.experts) +
+         rates.product(rows.received, d, up * f, local) + rates.product(rows.received, f, d, local) +
+         hidden(rows.received, f, c, rates) + rates.pass(rows.sent, 4 * d, 4 * d) +
+         rates.pass(rows.received, 4 * d, 4 * d);
 }
 
 Piece head(const Config& c, const PlannedRows& rows, const Rates& rates) {

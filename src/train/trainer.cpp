@@ -1,5 +1,6 @@
 #include "train/trainer.h"
 
+#include <algorithm>
 #include <chrono>
 #include <fstream>
 
@@ -28,7 +29,8 @@ Trainer::Trainer(const Config& config, ProcessGroup& world, ProgressStyle progre
     : config_(config),
       world_(world),
       style_(world.rank() == 0 ? progress : ProgressStyle::none),
-      learner_(config, world) {
+      learner_(config, world),
+      alarms_(config.health) {
   if (!config.data.valid.empty())
     valid_.emplace(config.data.valid, config.train.seq_len, config.model.vocab_size,
                    config.train.eval_batches * config.train.global_batch);
@@ -64,6 +66,8 @@ std::optional<Found> Trainer::resume() {
   learner_.tensors_changed();
   step_ = state.step;
   learner_.optimizer().set_steps(state.optimizer_step);
+  learner_.set_balance_scale(static_cast<float>(state.balance_scale));
+  alarms_.resume(state.alarm_streaks);
   Progress(style_, 0, 0, 1).say(text("resumed from ", found->path.string(), " at step ", step_));
   return found;
 }
@@ -79,7 +83,9 @@ TrainingState Trainer::state() {
           .tokenizer_sha256 = ByteTokenizer().sha256(),
           .code_version = program_version(),
           .world_size = world_.size(),
-          .layout = describe(learner_.mesh().layout)};
+          .layout = describe(learner_.mesh().layout),
+          .balance_scale = learner_.balance_scale(),
+          .alarm_streaks = alarms_.streaks()};
 }
 
 void Trainer::save() { saver_->save(learner_.tensors(), state()); }
@@ -91,7 +97,16 @@ StepMetrics Trainer::step() {
   metrics.step = ++step_;
   metrics.tokens = step_ * tokens;
   metrics.tokens_per_second = static_cast<double>(tokens) / seconds_since(begin);
+  metrics.alarms = alarms_.look_at(metrics.router);
+  if (std::ranges::any_of(metrics.alarms, [](const Alarm& a) { return a.action == AlarmAction::raise_balance; }))
+    raise_balance();
   return metrics;
+}
+
+// Once a step, however many blocks ask for it.
+void Trainer::raise_balance() {
+  const double raised = learner_.balance_scale() * config_.health.raise_by;
+  learner_.set_balance_scale(static_cast<float>(std::min(raised, config_.health.raise_to)));
 }
 
 double Trainer::evaluate() {
@@ -136,16 +151,26 @@ Outcome Trainer::train(Progress& progress) {
     if (log) log->write(metrics);
     if (events) events->write(step_, to_summary(metrics));
     progress.show(metrics);
+    const Alarm* stops = nullptr;
+    for (const Alarm& alarm : metrics.alarms) {
+      progress.say(text("alarm at step ", step_, ": ", to_text(alarm),
+                        alarm.action == AlarmAction::raise_balance
+                            ? text("; the balance coefficient is times ", learner_.balance_scale())
+                            : ""));
+      if (alarm.action == AlarmAction::stop) stops = &alarm;
+    }
 
     const auto [request, saving] = agree(world_, saver_->progress());
     if (saving != SaveProgress::writing) saver_->finish();
-    if (request != Request::none || is_due(config_.checkpoint.every)) {
-      const bool last = request == Request::stop || step_ == config_.train.steps;
+    if (request != Request::none || stops || is_due(config_.checkpoint.every)) {
+      const bool last = request == Request::stop || stops || step_ == config_.train.steps;
       if (config_.checkpoint.async && !last)
         saver_->start(learner_.tensors(), state());
       else
         save();
     }
+    SY_REQUIRE(!stops, Fault::numeric, "an alarm stopped the run at step ", step_, ", saved: ", to_text(*stops),
+               "; the same command goes on from there");
     if (request == Request::stop && step_ < config_.train.steps) {
       progress.say(text("stopped by a signal at step ", step_, ", saved"));
       return Outcome::stopped;

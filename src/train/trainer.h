@@ -19,10 +19,11 @@ class Trainer {
   Trainer(const Config& config, ProcessGroup& world, ProgressStyle progress);
 
   // Trains until the last step, or until a signal asks to stop; saves before it returns. What was being saved when a
-  // step was not finite is saved.
+  // step was not finite is saved. Where an alarm stops the run it saves and throws Error (Fault::numeric).
   Outcome run();
 
-  // One optimizer step on the global batch of this step; moves on to the next. Throws Error (Fault::numeric), with
+  // One optimizer step on the global batch of this step; moves on to the next. An alarm that it fires has raised the
+  // balance loss's coefficient when this returns; to stop is left to the caller. Throws Error (Fault::numeric), with
   // nothing updated, when the loss or a gradient is not finite.
   StepMetrics step();
 
@@ -37,6 +38,7 @@ class Trainer {
  private:
   void make_run_dir();
   std::optional<Found> resume();
+  void raise_balance();
   Outcome train(Progress& progress);
   TrainingState state();
   bool is_due(std::int64_t every) const { return step_ == config_.train.steps || (every > 0 && step_ % every == 0); }
@@ -47,6 +49,7 @@ class Trainer {
   Learner learner_;
   std::optional<EvalLoader> valid_;
   std::optional<Saver> saver_;
+  Alarms alarms_;
   std::int64_t step_ = 0;  // done
 };
 

@@ -133,6 +133,40 @@ class Runs(Scenario):
         self.assertDone(self.run_here("verify", "run"))
 
 
+class Alarms(Scenario):
+    LOW = "{watch: largest_logit, above: 0, readings: 2, action: %s}"
+
+    def test_stop_saves_and_says_why_once(self):
+        stop = (f"health.alarms=[{self.LOW % 'stop'}]", "health.every=2", "checkpoint.every=0")
+        stopped = self.train(*stop, ranks=2)
+        self.assertRefused(stopped, 5, "an alarm stopped the run at step 4", "block 1: largest_logit = ", "above 0.0",
+                           "2 readings in a row")
+        self.assertEqual(stopped.err.count("an alarm stopped"), 1, stopped)
+        self.assertEqual(self.checkpoints(), ["step-00000004"])
+        self.assertDone(self.run_here("verify", "run"))
+        self.assertEqual([line["step"] for line in self.metrics() if "router" in line], [2, 4])
+        (alarm,) = self.metrics()[-1]["alarms"]
+        self.assertEqual((alarm["layer"], alarm["watch"], alarm["action"]), (1, "largest_logit", "stop"))
+        self.assertIn("at step 4", self.finished("health.every=0", ranks=2).out, "it was to go on from there")
+
+    def test_log_and_raise_balance_go_on(self):
+        for action, part in (("log", ""), ("raise_balance", "the balance coefficient is times 2")):
+            with self.subTest(action):
+                ended = self.finished(f"health.alarms=[{self.LOW % action}]", "health.every=2", f"run.dir={action}")
+                self.assertIn("alarm at step 4: block 1: largest_logit = ", ended.out)
+                self.assertIn(part, ended.out)
+        self.assertNotEqual(self.metrics("log")[-1]["grad_norm"], self.metrics("raise_balance")[-1]["grad_norm"])
+
+    def test_event_files_lie_beside_the_metrics(self):
+        events = lambda: sorted((self.folder / "run").glob("events.out.tfevents.*"))
+        self.finished()
+        self.assertEqual(len(events()), 1)
+        self.finished("train.steps=8")
+        self.assertEqual(len(events()), 2, "a resumed run writes a file of its own")
+        self.finished("train.steps=9", "train.tensorboard=false")
+        self.assertEqual(len(events()), 2)
+
+
 class AfterTraining(Scenario):
     def test_ranks_do_not_matter(self):
         """The same text, and the same held-out loss to 1e-4, on one rank and two; and what train reported."""

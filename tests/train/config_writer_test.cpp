@@ -47,6 +47,7 @@ Config unusual() {
              .micro_batch = 4,
              .recompute = Recompute::block,
              .log_every = 7,
+             .tensorboard = false,
              .eval_every = 11,
              .eval_batches = 13};
   c.optim = {.lr = 1e-4,
@@ -65,6 +66,16 @@ Config unusual() {
                 .timeout_s = 1.0 / 3 + 1,
                 .check_every = 19};
   c.checkpoint = {.every = 17, .keep = 2, .async = false};
+  c.health = {.every = 7,
+              .raise_by = 1.0 / 3 + 1,
+              .raise_to = 99,
+              .alarms = {{.watch = 3,
+                          .above = 0.1 + 0.2,
+                          .below = -1e-300,
+                          .readings = 2,
+                          .layers = {1, 6},
+                          .action = AlarmAction::stop},
+                         {.watch = 5, .below = 2}}};
   c.debug.collectives = true;
   return c;
 }
@@ -154,6 +165,8 @@ TEST(ConfigWriter, WhatIsWrittenReadsBackTheSame) {
     EXPECT_EQ(again.model.norm_eps, 1.0 / 3);
     EXPECT_EQ(again.model.init_std, 5e-324);
     EXPECT_EQ(again.moe.layers, config.moe.layers);
+    EXPECT_EQ(again.health.alarms.at(0).above, 0.1 + 0.2);
+    EXPECT_EQ(again.health.alarms.at(1).above, std::nullopt);
     EXPECT_EQ(again.run.seed, config.run.seed);
   }
 }
