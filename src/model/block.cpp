@@ -18,8 +18,7 @@ Init out_init(const ModelConfig& model) {
 
 std::variant<FeedForward, Moe> make_ffn(const ModelConfig& model, const MoeConfig& moe, Block::Kind kind,
                                         const std::string& name, Mesh& mesh, ParameterMaker& make) {
-  if (kind == Block::Kind::moe)
-    return Moe(moe, model.d_model, model.activation, name, in_init(model), out_init(model), mesh, make);
+  if (kind == Block::Kind::moe) return Moe(moe, model.d_model, name, in_init(model), out_init(model), mesh, make);
   return FeedForward(model.d_model, model.d_ff, model.activation, name, in_init(model), out_init(model), mesh, make);
 }
 

@@ -1,5 +1,6 @@
 #include "model/held.h"
 
+#include "layers/feed_forward.h"
 #include "model/placement.h"
 
 namespace switchyard {
@@ -7,7 +8,7 @@ namespace switchyard {
 std::vector<HeldParameter> held_parameters(const ModelConfig& m, const MoeConfig& moe, const ParallelConfig& parallel,
                                            const Stage& stage, int tensor_rank) {
   const std::int64_t d = m.d_model, q = m.n_heads * m.head_dim, kv = m.n_kv_heads * m.head_dim, tp = parallel.tensor,
-                     parts = parallel.expert_tensor, up = is_gated(m.activation) ? 2 : 1;
+                     parts = parallel.expert_tensor;
   std::vector<HeldParameter> held;
   std::int64_t block = -1;
   const auto ones = [&](std::int64_t width) { held.push_back({.block = block, .shape = {width}}); };
@@ -42,14 +43,15 @@ std::vector<HeldParameter> held_parameters(const ModelConfig& m, const MoeConfig
       if (moe.router.scores != Scoring::hash) held.push_back({.block = block, .shape = {moe.experts, d}});
       if (moe.router.noise) held.push_back({.block = block, .shape = {moe.experts, d}});
       const std::int64_t local = moe.experts / parallel.expert;
-      experts({local, up * moe.d_ff / parts, d});
+      const Activation activation = moe.activation.value();
+      experts({local, up_projection(activation, moe.d_ff).rows / parts, d});
       experts({local, d, moe.d_ff / parts});
       if (const std::int64_t shared = moe.shared_experts * moe.d_ff / tp; shared > 0) {
-        part({up * shared, d});
+        part({up_projection(activation, shared).rows, d});
         part({d, shared});
       }
     } else {
-      part({up * m.d_ff / tp, d});
+      part({up_projection(m.activation, m.d_ff).rows / tp, d});
       part({d, m.d_ff / tp});
     }
   }

@@ -22,6 +22,7 @@ ModelConfig resolved(ModelConfig m) {
 
 MoeConfig resolved(MoeConfig moe, const ModelConfig& model, std::int64_t seq_len) {
   if (moe.d_ff == 0) moe.d_ff = model.d_ff;
+  if (!moe.activation) moe.activation = model.activation;
   if (moe.router.top_k == 0) moe.router.top_k = moe.experts;
   if (moe.router.groups_met == 0) moe.router.groups_met = moe.router.expert_groups;
   if (moe.router.group_size == 0) moe.router.group_size = seq_len;

@@ -1,9 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "moe/router_config.h"
+#include "tensor/kernels.h"
 
 namespace switchyard {
 
@@ -13,7 +15,8 @@ enum class Overlap { automatic, on, off };         // whether rows travel while 
 // Experts, which blocks have them, and the router in front of them, which is a section of its own.
 struct MoeConfig {
   std::int64_t experts = 8;
-  std::int64_t d_ff = 0;  // 0: as the dense blocks
+  std::int64_t d_ff = 0;                   // 0: as the dense blocks
+  std::optional<Activation> activation{};  // none: as the dense blocks
   std::int64_t shared_experts = 0;
 
   // placement: an explicit list wins over the rest
@@ -29,6 +32,13 @@ struct MoeConfig {
   void describe(V& v) {
     v.field("experts", experts, "experts of an MoE block; 0 makes the model dense").between(0, 65536);
     v.field("d_ff", d_ff, "feed-forward width of an expert; 0 means model.d_ff").between(0, 1 << 24);
+    v.choice("activation", activation,
+             "feed-forward non-linearity of experts, shared ones too; auto means model.activation",
+             {{"auto", std::nullopt},
+              {"swiglu", Activation::swiglu},
+              {"geglu", Activation::geglu},
+              {"gelu", Activation::gelu},
+              {"relu", Activation::relu}});
     v.field("shared_experts", shared_experts, "experts besides that every token goes to, with weight 1 (DeepSeek)")
         .between(0, 1024);
     v.field("layers", layers, "the MoE blocks, counted from 0; empty means by `every` and `first_dense`");

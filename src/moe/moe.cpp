@@ -2,17 +2,17 @@
 
 namespace switchyard {
 
-Moe::Moe(const MoeConfig& config, std::int64_t d_model, Activation activation, const std::string& name, Init in,
-         Init out, Mesh& mesh, ParameterMaker& make)
+Moe::Moe(const MoeConfig& config, std::int64_t d_model, const std::string& name, Init in, Init out, Mesh& mesh,
+         ParameterMaker& make)
     : overlap_(config.overlap),
       group_size_(config.router.group_size),
       group_(*mesh.experts),
       router_(config, d_model, name, mesh, make),
       dispatcher_(make_dispatcher(config.experts, *mesh.experts, mesh.layout.expert.extent(Axis::etp))),
-      experts_(config.experts, d_model, config.d_ff, activation, name, in, out, mesh, make) {
+      experts_(config.experts, d_model, config.d_ff, config.activation.value(), name, in, out, mesh, make) {
   if (config.shared_experts > 0)
-    shared_.emplace(d_model, config.shared_experts * config.d_ff, activation, name + ".shared_experts", in, out, mesh,
-                    make);
+    shared_.emplace(d_model, config.shared_experts * config.d_ff, *config.activation, name + ".shared_experts", in, out,
+                    mesh, make);
 }
 
 // The same on every rank, as all bring equally many tokens where capacity is enforced.

@@ -18,13 +18,14 @@ struct MoeResult {
 
 // A mixture of experts in the place of a feed-forward layer:
 //   y_t = sum_k weight[t, k] expert(t, k)(x_t)       a dropped choice adds nothing
-// and the shared experts' outputs, where there are some; several of them are one wider feed-forward layer.
-// Where that is wanted (Overlap), half of the tokens travel while experts compute on the other half.
+// and the shared experts' outputs, where there are some; several of them are one wider feed-forward layer. Both have
+// the experts' activation. Where that is wanted (Overlap), half of the tokens travel while experts compute on the other
+// half.
 class Moe {
  public:
-  // The config's d_ff and group_size are already resolved (not 0). The mesh outlives the layer.
-  Moe(const MoeConfig& config, std::int64_t d_model, Activation activation, const std::string& name, Init in, Init out,
-      Mesh& mesh, ParameterMaker& make);
+  // The config is resolved (model/placement.h). The mesh outlives the layer.
+  Moe(const MoeConfig& config, std::int64_t d_model, const std::string& name, Init in, Init out, Mesh& mesh,
+      ParameterMaker& make);
 
   Router& router() { return router_; }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "layers/feed_forward.h"
 #include "tensor/block_size.h"
 
 namespace switchyard {
@@ -29,13 +30,10 @@ class Tensors {
 };
 
 struct Widths {
-  std::int64_t d, tp, row_size, up;  // up: projections in front of the activation
+  std::int64_t d, tp, row_size;
 
   explicit Widths(const Config& c)
-      : d(c.model.d_model),
-        tp(c.parallel.tensor),
-        row_size(c.run.precision == Precision::fp32 ? 4 : 2),
-        up(is_gated(c.model.activation) ? 2 : 1) {}
+      : d(c.model.d_model), tp(c.parallel.tensor), row_size(c.run.precision == Precision::fp32 ? 4 : 2) {}
   Tensors tensors() const { return Tensors(row_size); }
 };
 
@@ -54,9 +52,9 @@ std::int64_t attention(const Config& c, const Widths& w, const PlannedRows& rows
 
 BlockActivations dense_block(const Config& c, const Widths& w, const PlannedRows& rows) {
   BlockActivations b;
-  const std::int64_t f = c.model.d_ff / w.tp;
-  b.ffn = w.tensors().rows(rows.all, w.up * f).rows(rows.all, f).rows(w.tp > 1 ? rows.all : 0, w.d, 2);
-  b.passing = w.tensors().rows(rows.all, w.up * f).rows(rows.all, f);
+  const std::int64_t f = c.model.d_ff / w.tp, up = up_projection(c.model.activation, f).rows;
+  b.ffn = w.tensors().rows(rows.all, up).rows(rows.all, f).rows(w.tp > 1 ? rows.all : 0, w.d, 2);
+  b.passing = w.tensors().rows(rows.all, up).rows(rows.all, f);
   return b;
 }
 
@@ -67,6 +65,7 @@ BlockActivations moe_block(const Config& c, const Widths& w, const PlannedRows& 
                      k = c.moe.router.choice == Choosing::experts ? experts : c.moe.router.top_k,
                      parts = c.parallel.expert_tensor, f = c.moe.d_ff / parts,
                      copied = parts > 1 ? rows.sent * parts : 0;
+  const auto up = [&](std::int64_t width) { return up_projection(c.moe.activation.value(), width).rows; };
   const bool permutes = c.parallel.expert > 1 && experts / c.parallel.expert > 1;
   const std::int64_t permuted = permutes || parts > 1 ? rows.received : 0;
   BlockActivations b;
@@ -77,11 +76,11 @@ BlockActivations moe_block(const Config& c, const Widths& w, const PlannedRows& 
   t.floats(rows.own, experts, 2).floats(rows.own, k, rows.cuts_groups ? 2 : 3).floats(rows.sent).floats(rows.own);
   if (rows.cuts_groups) t.floats(rows.all, k, 2);
   t.rows(rows.sent, w.d).rows(copied, w.d).floats(copied, 1, 2).rows(rows.received, w.d).rows(permuted, w.d);
-  t.rows(rows.received, w.up * f).rows(rows.received, f);
+  t.rows(rows.received, up(f)).rows(rows.received, f);
   if (const std::int64_t shared = c.moe.shared_experts * c.moe.d_ff / w.tp; shared > 0)
-    t.rows(rows.all, w.up * shared).rows(rows.all, shared).rows(w.tp > 1 ? rows.all : 0, w.d, 2).rows(rows.own, w.d, 2);
+    t.rows(rows.all, up(shared)).rows(rows.all, shared).rows(w.tp > 1 ? rows.all : 0, w.d, 2).rows(rows.own, w.d, 2);
   b.ffn = t + back;
-  b.passing = w.tensors().rows(rows.received, w.up * f).rows(rows.received, f).rows(rows.own, w.d) - back;
+  b.passing = w.tensors().rows(rows.received, up(f)).rows(rows.received, f).rows(rows.own, w.d) - back;
   return b;
 }
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <bit>
 
+#include "layers/feed_forward.h"
+
 namespace switchyard {
 namespace {
 
@@ -72,24 +74,24 @@ Piece attention(const Config& c, const PlannedRows& rows, const Rates& rates) {
          rates.pass(rows.all, 2 * width, 3 * width);
 }
 
-Piece hidden(std::int64_t rows, std::int64_t width, const Config& c, const Rates& rates) {
-  const std::int64_t up = is_gated(c.model.activation) ? 2 : 1;
-  return rates.pass(rows, (up + 1) * width, (2 * up + 1) * width);
-}
-
-Piece dense(const Config& c, std::int64_t d_ff, const PlannedRows& rows, const Rates& rates) {
-  const std::int64_t d = c.model.d_model, f = d_ff / c.parallel.tensor, up = is_gated(c.model.activation) ? 2 : 1;
-  return rates.product(rows.all, d, up * f) + rates.product(rows.all, f, d) + hidden(rows.all, f, c, rates);
+// Rows through a feed-forward layer, d_ff of whose columns are here; of several layers each row meets one.
+Piece feed_forward(const Config& c, Activation activation, std::int64_t d_ff, std::int64_t rows, const Rates& rates,
+                   std::int64_t layers = 1) {
+  const std::int64_t d = c.model.d_model, up = up_projection(activation, d_ff).rows;
+  return rates.product(rows, d, up, layers) + rates.product(rows, d_ff, d, layers) +
+         rates.pass(rows, up + d_ff, 2 * up + d_ff);
 }
 
 Piece experts(const Config& c, const PlannedRows& rows, const Rates& rates) {
   const std::int64_t d = c.model.d_model, f = c.moe.d_ff / c.parallel.expert_tensor,
-                     local = c.moe.experts / c.parallel.expert, up = is_gated(c.model.activation) ? 2 : 1;
+                     shared = c.moe.shared_experts * c.moe.d_ff / c.parallel.tensor;
+  const Activation activation = c.moe.activation.value();
   // Rows are gathered by expert where they leave, and again where they arrive; so on the way back.
-  return dense(c, c.moe.shared_experts * c.moe.d_ff, rows, rates) + rates.router(rows.own, d, c.moe.experts) +
-         rates.product(rows.received, d, up * f, local) + rates.product(rows.received, f, d, local) +
-         hidden(rows.received, f, c, rates) + rates.pass(rows.sent, 4 * d, 4 * d) +
-         rates.pass(rows.received, 4 * d, 4 * d);
+  Piece piece = rates.router(rows.own, d, c.moe.experts) +
+                feed_forward(c, activation, f, rows.received, rates, c.moe.experts / c.parallel.expert) +
+                rates.pass(rows.sent, 4 * d, 4 * d) + rates.pass(rows.received, 4 * d, 4 * d);
+  if (shared > 0) piece = piece + feed_forward(c, activation, shared, rows.all, rates);
+  return piece;
 }
 
 Piece head(const Config& c, const PlannedRows& rows, const Rates& rates) {
@@ -133,7 +135,8 @@ TimePlan plan_time(const Config& c, const Stage& blocks, const StatePlan& state,
                parts = double(c.train.global_batch / (c.train.micro_batch * c.parallel.data));
   const Recompute again = c.train.recompute;
 
-  const Piece mixing = attention(c, rows, rates), plain = dense(c, c.model.d_ff, rows, rates),
+  const Piece mixing = attention(c, rows, rates),
+              plain = feed_forward(c, c.model.activation, c.model.d_ff / c.parallel.tensor, rows.all, rates),
               routed = c.moe.experts > 0 ? experts(c, rows, rates) : Piece{},
               stream = rates.pass(rows.own, 2 * 4 * c.model.d_model, 2 * 5 * c.model.d_model);
   Seconds forward = mixing.forward * all + plain.forward * (all - moe) + routed.forward * moe + stream.forward * all;

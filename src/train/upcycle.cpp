@@ -53,8 +53,12 @@ void require_dense_counterpart(const Checkpoint& dense, const Config& config) {
   const std::string path = dense.path.string();
   const Config theirs = read_config(dense.state.configuration, path + "/manifest.json");
   SY_REQUIRE(theirs.moe.experts == 0, Fault::usage, path, ": has experts already; wanted a dense model");
-  const std::string differ = differences(resolved(theirs.model), resolved(config.model));
+  const ModelConfig model = resolved(config.model);
+  const std::string differ = differences(resolved(theirs.model), model);
   SY_REQUIRE(differ.empty(), Fault::usage, path, ": is another model:", differ);
+  SY_REQUIRE(resolved(config.moe, model, config.train.seq_len).activation == model.activation, Fault::usage,
+             "moe.activation: another than model.activation, but experts that begin as copies of dense feed-forward ",
+             "layers have these layers' activation; set it to auto");
 }
 
 void upcycle(const Found& dense, Learner& learner, ProcessGroup& world) {

@@ -6,7 +6,7 @@
 namespace switchyard {
 
 // Error (Fault::usage) where the checkpoint has experts, or another `model` section than the configuration, in more
-// than how weights are drawn.
+// than how weights are drawn, and where experts are to have another activation than the layers that they are copies of.
 void require_dense_counterpart(const Checkpoint& dense, const Config& config);
 
 // Gives a learner with experts the weights of its dense counterpart (sparse upcycling: Komatsuzaki et al., arXiv

@@ -33,8 +33,9 @@ TEST(ModelLayouts, EqualOneRankWithABalanceLossOverTheMicroBatch) {
   check_every_layout(small);
 }
 
-TEST(ModelLayouts, EqualOneRankWithPaddedDispatchAndTiedEmbeddings) {
+TEST(ModelLayouts, EqualOneRankWithPaddedDispatchUngatedExpertsAndTiedEmbeddings) {
   SmallModel small;
+  small.moe.activation = Activation::relu;
   small.moe.dispatch = Dispatch::padded;
   small.moe.router.group_size = 4;
   small.model.tied_embeddings = true;

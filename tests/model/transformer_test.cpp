@@ -76,13 +76,15 @@ TEST(CountModel, AgreesWithTheParameters) {
   const auto self = make_self_group();
   Mesh mesh({}, *self);
   for (const bool tied : {false, true})
-    for (const Activation activation : {Activation::swiglu, Activation::relu})
+    for (const Activation activation : {Activation::swiglu, Activation::relu})  // of dense blocks, not of experts
       for (const std::int64_t experts : {0, 8}) {
         SmallModel small;
         small.model.tied_embeddings = tied;
         small.model.activation = activation;
         small.model.qk_norm = tied;
         small.moe.experts = experts;
+        small.moe.shared_experts = tied ? 2 : 0;
+        small.moe.activation = is_gated(activation) ? Activation::gelu : Activation::geglu;
         const Transformer model(small.model, small.moe, DType::f32, 7, Device{}, mesh);
         std::int64_t all = 0, in_experts = 0;
         for (const Parameter& p : model.parameters()) {

@@ -23,11 +23,15 @@ inline double dot(const std::vector<double>& a, const std::vector<double>& b) {
   return std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
 }
 
-// One expert: down(silu(gate x) * up x), gate_up (2F, D) with the gate rows first, down (D, F).
-inline std::vector<double> defined_expert(const std::vector<double>& x, const Rows& gate_up, const Rows& down) {
-  const std::size_t width = gate_up.size() / 2;
+// One expert: down(silu(gate x) * up x) with up (2F, D), the gate rows first, or down(max(0, up x)) with up (F, D);
+// down (D, F).
+inline std::vector<double> defined_expert(Activation activation, const std::vector<double>& x, const Rows& up,
+                                          const Rows& down) {
+  const std::size_t width = down[0].size();
   std::vector<double> hidden, y;
-  for (std::size_t f = 0; f < width; ++f) hidden.push_back(silu(dot(gate_up[f], x)) * dot(gate_up[width + f], x));
+  for (std::size_t f = 0; f < width; ++f)
+    hidden.push_back(activation == Activation::relu ? std::max(0.0, dot(up[f], x))
+                                                    : silu(dot(up[f], x)) * dot(up[width + f], x));
   for (const auto& row : down) y.push_back(dot(row, hidden));
   return y;
 }
@@ -35,8 +39,8 @@ inline std::vector<double> defined_expert(const std::vector<double>& x, const Ro
 struct DefinedParameters {
   Rows gate, noise;          // (E, D)
   std::vector<double> bias;  // (E)
-  std::vector<Rows> gate_up, down;
-  Rows shared_gate_up, shared_down;  // of the shared experts side by side
+  std::vector<Rows> up, down;
+  Rows shared_up, shared_down;  // of the shared experts side by side
 };
 
 // What a pass is, of tokens that begin at 0 of the global batch.
@@ -243,17 +247,17 @@ inline DefinedMoe defined_moe(const MoeConfig& moe, const Rows& x, const Defined
     std::vector<double> y(x[t].size(), 0.0);
     for (std::size_t e = 0; e < E; ++e) {
       if (!m.kept[t][e]) continue;
-      const auto out = defined_expert(x[t], w.gate_up[e], w.down[e]);
+      const auto out = defined_expert(*moe.activation, x[t], w.up[e], w.down[e]);
       for (std::size_t d = 0; d < y.size(); ++d) y[d] += m.weight[t][e] * out[d];
     }
-    // Each shared expert on its own: F neighbouring gate and up rows, and down columns.
-    for (std::size_t s = 0, F = std::size_t(moe.d_ff); s < std::size_t(moe.shared_experts); ++s) {
-      Rows gate_up, down;
-      for (const std::size_t half : {std::size_t{0}, F * std::size_t(moe.shared_experts)})
-        for (std::size_t f = 0; f < F; ++f) gate_up.push_back(w.shared_gate_up[half + s * F + f]);
+    // Each shared expert on its own: F neighbouring up rows, of gate and up where there are both, and down columns.
+    for (std::size_t s = 0, F = std::size_t(moe.d_ff), all = F * std::size_t(moe.shared_experts); s * F < all; ++s) {
+      Rows up, down;
+      for (std::size_t half = 0; half < w.shared_up.size(); half += all)
+        for (std::size_t f = 0; f < F; ++f) up.push_back(w.shared_up[half + s * F + f]);
       for (const auto& row : w.shared_down)
         down.emplace_back(row.begin() + std::ptrdiff_t(s * F), row.begin() + std::ptrdiff_t((s + 1) * F));
-      const auto out = defined_expert(x[t], gate_up, down);
+      const auto out = defined_expert(*moe.activation, x[t], up, down);
       for (std::size_t d = 0; d < y.size(); ++d) y[d] += out[d];
     }
     m.y.push_back(y);

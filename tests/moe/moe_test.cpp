@@ -24,7 +24,7 @@ struct Layer {
   Parameters parameters;
 
   Layer(const MoeConfig& config, Mesh& mesh)
-      : moe(config, kDim, Activation::swiglu, "moe", {.std = 0.5}, {.std = 0.5}, mesh, make), parameters(make.take()) {
+      : moe(config, kDim, "moe", {.std = 0.5}, {.std = 0.5}, mesh, make), parameters(make.take()) {
     unsigned seed = 3;
     for (const char* name : {"gate.weight", "gate.noise_weight"}) {
       Variable* router = find(name);
@@ -81,18 +81,24 @@ Rows rows_of(const Tensor& t, std::int64_t first, std::int64_t count) {
   return rows;
 }
 
+std::string up_name(const MoeConfig& config) {
+  return *config.activation == Activation::relu ? "up_proj" : "gate_up_proj";
+}
+
 test::DefinedParameters defined(const MoeConfig& config, Layer& layer) {
   test::DefinedParameters w;
   if (const Variable* gate = layer.find("gate.weight")) w.gate = rows_of(gate->value(), 0, config.experts);
   if (const Variable* noise = layer.find("gate.noise_weight")) w.noise = rows_of(noise->value(), 0, config.experts);
   if (const Tensor bias = layer.moe.router().bias()) w.bias = rows_of(bias.view({1, config.experts}), 0, 1)[0];
+  const std::string up = up_name(config);
   for (std::int64_t e = 0; e < config.experts; ++e) {
-    w.gate_up.push_back(rows_of(layer.find("moe.experts.gate_up_proj")->value(), e * 2 * kWidth, 2 * kWidth));
+    const Tensor& up_EFD = layer.find("experts." + up)->value();
+    w.up.push_back(rows_of(up_EFD, e * up_EFD.dim(1), up_EFD.dim(1)));
     w.down.push_back(rows_of(layer.find("moe.experts.down_proj")->value(), e * kDim, kDim));
   }
   if (config.shared_experts > 0) {
-    const std::int64_t width = config.shared_experts * kWidth;
-    w.shared_gate_up = rows_of(layer.find("shared_experts.gate_up_proj.weight")->value(), 0, 2 * width);
+    const Tensor& up_FD = layer.find("shared_experts." + up + ".weight")->value();
+    w.shared_up = rows_of(up_FD, 0, up_FD.dim(0));
     w.shared_down = rows_of(layer.find("shared_experts.down_proj.weight")->value(), 0, kDim);
   }
   return w;
@@ -120,6 +126,11 @@ MoeConfig softmax_of(std::int64_t top_k, bool renormalise, double capacity_facto
 
 MoeConfig with_shared(MoeConfig config) {
   config.shared_experts = 2;
+  return config;
+}
+
+MoeConfig ungated(MoeConfig config) {
+  config.activation = Activation::relu;
   return config;
 }
 
@@ -179,11 +190,13 @@ std::vector<Case> all_cases() {
       {"batch_prioritised", published(RouterKind::batch_prioritised, 4)},
       {"batch_prioritised_padded", padded(published(RouterKind::batch_prioritised, 4))},
       {"shared_experts", with_shared(published(RouterKind::deepseek_v2, 8, small_groups))},
+      {"ungated_experts", ungated(with_shared(padded(softmax_of(2, true, 1.0, BalanceCounts::first))))},
       {"hash", published(RouterKind::hash, 4)},
       {"hash_of_two", published(RouterKind::hash, 4, [](auto& r) { r.top_k = 2; })},
   };
   for (Case& c : cases) {
     RouterConfig& r = c.config.router;
+    if (!c.config.activation) c.config.activation = Activation::swiglu;
     if (r.group_size == 0) r.group_size = 8;
     if (r.top_k == 0) r.top_k = c.config.experts;
     if (r.groups_met == 0) r.groups_met = r.expert_groups;
@@ -371,7 +384,7 @@ TEST_P(MoeRouters, GradientsAreThoseOfTheDefinition) {
   compare("x", x_TD, x.grad());
   if (!w.gate.empty()) compare("gate", w.gate, layer.find("gate.weight")->grad());
   if (!w.noise.empty()) compare("noise", w.noise, layer.find("gate.noise_weight")->grad());
-  compare("an expert", w.gate_up[0], layer.find("moe.experts.gate_up_proj")->grad());
+  compare("an expert", w.up[0], layer.find("experts." + up_name(config()))->grad());
 }
 
 // Experts spread over ranks compute what one rank with all of them computes, on all the ranks' tokens.

@@ -20,6 +20,7 @@ constexpr std::int64_t kDim = 8, kTokens = 16;  // of each rank: four routing gr
 MoeConfig config_of(Overlap overlap, Dispatch dispatch = Dispatch::exact, double capacity_factor = 1) {
   return {.experts = 8,
           .d_ff = 8,
+          .activation = Activation::swiglu,
           .dispatch = dispatch,
           .overlap = overlap,
           .router = {.top_k = 2, .capacity_factor = capacity_factor, .group_size = 4}};
@@ -39,7 +40,7 @@ Variable total(const Variable& y, const Tensor& dy, const Variable& loss) {
 // Expert 2 is never chosen and expert 0 mostly, so that some choices are dropped and loads are uneven.
 Result run(const MoeConfig& config, Mesh& mesh, DType rows = DType::f32, bool again = false) {
   ParameterMaker make(1, Device{});
-  const Moe moe(config, kDim, Activation::swiglu, "moe", {.std = 0.5}, {.std = 0.5}, mesh, make);
+  const Moe moe(config, kDim, "moe", {.std = 0.5}, {.std = 0.5}, mesh, make);
   Parameters parameters = make.take();
   float* const router = parameters[0].variable.value().data<float>();
   router[0 * kDim] = 1;
@@ -199,7 +200,7 @@ TEST(Overlap, HappensWhereItIsWantedAndRoutingGroupsAreWhole) {
   const auto self = make_self_group();
   const auto parts = [&](Overlap overlap, std::int64_t tokens, Capacity capacity, Mesh& mesh) {
     ParameterMaker make(1, Device{});
-    const Moe moe(config_of(overlap), kDim, Activation::swiglu, "moe", {.std = 0.5}, {.std = 0.5}, mesh, make);
+    const Moe moe(config_of(overlap), kDim, "moe", {.std = 0.5}, {.std = 0.5}, mesh, make);
     return moe(Variable(random({tokens, kDim}, 1)), {.capacity = capacity, .share = 1}).stats.kept_PE.dim(0);
   };
   Mesh mesh({}, *self);

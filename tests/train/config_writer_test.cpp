@@ -32,6 +32,7 @@ Config unusual() {
              .init_std = 5e-324};
   c.moe = {.experts = 12,
            .d_ff = 40,
+           .activation = Activation::geglu,
            .shared_experts = 1,
            .layers = {1, 4, 6},
            .every = 3,

@@ -15,7 +15,9 @@ TEST(MemoryPlan, IsWhatAStepTakes) {
       const test::RunDir dir("memory", *self);
       Config config = dir.config(1, 1, precision);
       config.model = resolved(ModelConfig{.vocab_size = 258, .d_model = 96, .n_layers = 4, .n_heads = 4, .d_ff = 256});
-      config.moe = resolved(MoeConfig{.experts = 8, .router = {.top_k = 2, .capacity_factor = 0}}, config.model, 64);
+      config.moe = resolved(
+          MoeConfig{.experts = 8, .activation = Activation::relu, .router = {.top_k = 2, .capacity_factor = 0}},
+          config.model, 64);
       config.train = {.steps = 3, .seq_len = 64, .global_batch = 16, .micro_batch = 16, .recompute = recompute};
       const MemoryPlan plan = plan_memory(config);
 

@@ -39,6 +39,7 @@ Config config_of(const Case& each, const test::RunDir& dir, const RouterConfig& 
   c.moe.router.group_size = 4;
   if (router.capacity_factor == 0) c.moe.router.capacity_factor = 1;  // so that rows can be padded
   c.moe.shared_experts = router.kind == RouterKind::deepseek_v3 ? 1 : 0;
+  c.moe.activation = int(router.kind) % 2 == 0 ? Activation::relu : Activation::swiglu;
   c.moe.dispatch = Dispatch::padded;
   c.moe.overlap = Overlap::on;
   if (each.micro_batch != 1) c.moe.router.balance_scope = BalanceScope::micro_batch;

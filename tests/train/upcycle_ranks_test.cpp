@@ -88,6 +88,9 @@ TEST(Upcycle, RefusesAnotherModelAndExperts) {
             std::string::npos);
   EXPECT_NE(with([](Config& c) { c.model.activation = Activation::geglu; }).find("model.activation is swiglu there"),
             std::string::npos);
+  for (const Activation activation : {Activation::relu, Activation::geglu})
+    EXPECT_NE(with([activation](Config& c) { c.moe.activation = activation; }).find("set it to auto"),
+              std::string::npos);
   EXPECT_NE(with([](Config& c) { c.moe.d_ff = 32; }).find("gate_up_proj.weight is f32 (48, 16), wanted f32 (64, 16)"),
             std::string::npos);
 
