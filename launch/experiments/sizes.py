@@ -18,6 +18,12 @@ class Sizes:
     tokens_per_step: int
     steps: int
 
+    @classmethod
+    def of(cls, told: dict) -> "Sizes":
+        """What `switchyard inspect --json` told of a configuration."""
+        parameters = told["parameters"]
+        return cls(parameters["total"], parameters["active"], told["flops_per_token"], told["tokens_per_step"], told["steps"])
+
     @property
     def tokens(self) -> int:
         return self.tokens_per_step * self.steps
@@ -53,7 +59,7 @@ class Program:
 
     def sizes(self, base: pathlib.Path, arm: Arm, extra: dict) -> Sizes:
         told = json.loads(self.ask_about("inspect", base, arm, extra, "--json"))
-        return Sizes(told["parameters"], told["active_parameters"], told["flops_per_token"], told["tokens_per_step"], told["steps"])
+        return Sizes.of(told)
 
     def configuration(self, base: pathlib.Path, arm: Arm, extra: dict) -> str:
         """The whole configuration of a run: every key, with its value."""

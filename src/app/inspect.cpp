@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "app/commands.h"
 #include "app/configuration.h"
@@ -16,10 +17,12 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+constexpr int kMostRanks = 1 << 24;
+
 struct Options {
   std::string path;
   std::vector<std::string> overrides;
-  int ranks = 1;
+  int ranks = 0;  // 0: as few as the layout allows
   bool json = false;
 };
 
@@ -30,11 +33,21 @@ std::string resolve_checkpoint(const std::string& path) {
 
 std::string shape_text(const Shape& shape) { return text(shape); }
 
+// The fewest ranks that have the layout. As a double, which holds the product of the largest of each.
+int least_ranks(const ParallelConfig& p) {
+  const std::int64_t stage = p.data > 0 ? std::int64_t{p.data} * p.tensor
+                                        : std::lcm(std::int64_t{p.tensor}, std::int64_t{p.expert} * p.expert_tensor);
+  const double ranks = static_cast<double>(stage) * p.pipeline;
+  SY_REQUIRE(ranks <= kMostRanks, Fault::usage, "parallel: a layout of ", ranks, " ranks; at most ", kMostRanks);
+  return static_cast<int>(ranks);
+}
+
 int inspect_configuration(const Options& options) {
   const auto self = make_self_group();
   Config config = load_config(options.path, options.overrides, *self);
-  check_layout(config, options.ranks);
-  config = resolved(config, options.ranks);
+  const int ranks = options.ranks > 0 ? options.ranks : least_ranks(config.parallel);
+  check_layout(config, ranks);
+  config = resolved(config, ranks);
   const ModelCount count = count_model(config.model, config.moe, config.train.seq_len);
   const MemoryPlan plan = plan_memory(config);
   const std::int64_t step_tokens = config.train.global_batch * config.train.seq_len;
@@ -42,13 +55,12 @@ int inspect_configuration(const Options& options) {
     Json memory;
     for (int i = 0; i < kMemoryKinds; ++i)
       memory[name_of(static_cast<Memory>(i))] = plan.bytes[static_cast<std::size_t>(i)];
-    fmt::print("{}\n", Json{{"parameters", count.parameters},
-                            {"active_parameters", count.active},
-                            {"expert_parameters", count.expert_parameters},
+    const Json parameters{{"total", count.parameters}, {"active", count.active}, {"experts", count.expert_parameters}};
+    fmt::print("{}\n", Json{{"parameters", parameters},
                             {"flops_per_token", count.flops_per_token},
                             {"tokens_per_step", step_tokens},
                             {"steps", config.train.steps},
-                            {"ranks", options.ranks},
+                            {"ranks", ranks},
                             {"memory_bytes_per_rank", memory}}
                            .dump(2));
     return 0;
@@ -60,7 +72,7 @@ int inspect_configuration(const Options& options) {
   fmt::print("tokens a step     {:>16L}\n", step_tokens);
   fmt::print("FLOPs of the run  {:>16.4g}  {} steps\n",
              count.flops_per_token * static_cast<double>(step_tokens * config.train.steps), config.train.steps);
-  fmt::print("memory of each of {} rank{}, as planned\n", options.ranks, options.ranks == 1 ? "" : "s");
+  fmt::print("memory of each of {} rank{}, as planned\n", ranks, ranks == 1 ? "" : "s");
   for (int i = 0; i < kMemoryKinds; ++i)
     fmt::print("  {:<15} {:>12.1f} MiB\n", name_of(static_cast<Memory>(i)),
                static_cast<double>(plan.bytes[static_cast<std::size_t>(i)]) / (1 << 20));
@@ -109,9 +121,10 @@ void add_inspect(CLI::App& app, Action& action) {
   const auto options = std::make_shared<Options>();
   command->add_option("path", options->path, "a YAML file, a run's directory or a checkpoint")->required();
   command->add_option("overrides", options->overrides, "section.key=value, of a configuration");
-  command->add_option("--ranks", options->ranks, "ranks to plan a configuration's memory for")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 1 << 24));
+  command
+      ->add_option("--ranks", options->ranks,
+                   "ranks to plan a configuration's memory for; without it as few as its layout allows")
+      ->check(CLI::Range(1, kMostRanks));
   command->add_flag("--json", options->json, "for programs");
   command->callback([options, &action] {
     action = [options] {

@@ -174,6 +174,14 @@ class Configurations(Scenario):
         self.assertIn("moe", schema["properties"])
         self.assertIn("router.top_k", self.run_here("config", "--reference").out)
 
+    def test_inspect_takes_as_few_ranks_as_the_layout_allows(self):
+        for ranks, *overrides in ((1,), (4, "parallel.data=4"), (4, "parallel.expert=4", "parallel.tensor=2"),
+                                  (8, "parallel.pipeline=2", "parallel.data=2", "parallel.tensor=2")):
+            with self.subTest(overrides):
+                told = self.run_here("inspect", "tiny.yaml", *overrides, "--json")
+                self.assertDone(told)
+                self.assertEqual(json.loads(told.out)["ranks"], ranks)
+
     def test_the_configurations_that_come_along(self):
         for path in sorted((ROOT / "configs").glob("*.yaml")):
             with self.subTest(path.name):
@@ -181,7 +189,9 @@ class Configurations(Scenario):
                 plan = self.run_here("inspect", path, "--ranks", "2", "--json")
                 self.assertDone(plan)
                 plan = json.loads(plan.out)
-                self.assertLessEqual(plan["active_parameters"], plan["parameters"])
+                parameters = plan["parameters"]
+                self.assertLessEqual(parameters["experts"], parameters["total"])
+                self.assertLessEqual(parameters["active"], parameters["total"])
                 self.assertGreater(sum(plan["memory_bytes_per_rank"].values()), 0)
 
 

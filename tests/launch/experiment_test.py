@@ -240,7 +240,7 @@ class Experiments(InFolder):
             told = self.run_here("inspect", "tiny.yaml", *values, "--json")
             self.assertEqual(told.code, 0, told)
             inspected.append(json.loads(told.out))
-            return Sizes(**{key: inspected[-1][key] for key in ("parameters", "active_parameters", "flops_per_token", "tokens_per_step", "steps")})
+            return Sizes.of(inspected[-1])
 
         by_name = {e.arm.name: e for e in equalise(experiment, sizes_of)}
         # The block's 3 x 16 x 64 weights, less the router's 16 x experts, over 3 x 16 a column, and choices.
