@@ -7,6 +7,15 @@
 namespace switchyard {
 namespace {
 
+constexpr std::string_view kExperts = ".mlp.experts.", kSharedExperts = ".mlp.shared_experts.", kRouter = ".mlp.gate.",
+                           kOptimizer = "optimizer.";
+
+// Whether the dense model has nothing for it.
+bool is_new(const LogicalTensor& tensor) {
+  return tensor.name.starts_with(kOptimizer) || tensor.name.find(kRouter) != std::string::npos ||
+         tensor.name.find(kSharedExperts) != std::string::npos;
+}
+
 // A line for each key of the section that the two differ in. How weights were drawn does not matter.
 std::string differences(ModelConfig dense, ModelConfig wanted) {
   dense.init_std = wanted.init_std;
@@ -32,10 +41,9 @@ LogicalTensor matrix(const LogicalTensor& stack, std::int64_t i, std::string nam
 // What to read of the dense checkpoint, and where to: "….mlp.gate_up_proj.weight" into each matrix of
 // "….mlp.experts.gate_up_proj".
 std::vector<LogicalTensor> sources(const std::vector<LogicalTensor>& tensors) {
-  static constexpr std::string_view kExperts = ".mlp.experts.", kRouter = ".mlp.gate.", kOptimizer = "optimizer.";
   std::vector<LogicalTensor> into;
   for (const LogicalTensor& tensor : tensors) {
-    if (tensor.name.starts_with(kOptimizer) || tensor.name.find(kRouter) != std::string::npos) continue;
+    if (is_new(tensor)) continue;
     const std::size_t at = tensor.name.find(kExperts);
     if (at == std::string::npos) {
       into.push_back(tensor);
@@ -62,8 +70,12 @@ void require_dense_counterpart(const Checkpoint& dense, const Config& config) {
 }
 
 void upcycle(const Found& dense, Learner& learner, ProcessGroup& world) {
-  std::vector<LogicalTensor> into = sources(learner.tensors());
+  const std::vector<LogicalTensor> tensors = learner.tensors();
+  std::vector<LogicalTensor> into = sources(tensors);
   load_checkpoint(dense, into, world, Unread::allow);
+  for (LogicalTensor tensor : tensors)
+    if (tensor.name.ends_with(text(kSharedExperts, "down_proj.weight")) && !tensor.name.starts_with(kOptimizer))
+      kernels(tensor.local.device()).zero(tensor.local);
   learner.tensors_changed();
 }
 

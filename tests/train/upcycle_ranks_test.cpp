@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "grad_check.h"
 #include "ranks.h"
 #include "train/restore.h"
 #include "train/small_run.h"
@@ -28,6 +29,17 @@ std::vector<double> train_dense(const Config& config, ProcessGroup& self) {
   return losses;
 }
 
+// How far the down projections of shared experts are from zeros, over all ranks.
+double shared_experts_moved(Learner& learner, ProcessGroup& world) {
+  Tensor moved = Tensor::zeros({1}, DType::f32, Device{});
+  for (const Parameter& p : learner.masters())
+    if (p.name.ends_with(".shared_experts.down_proj.weight"))
+      for (std::int64_t i = 0; i < p.variable.value().numel(); ++i)
+        moved.data<float>()[0] += float(std::abs(test::at(p.variable.value(), i)));
+  world.all_reduce(moved, Reduce::sum);
+  return test::at(moved, 0);
+}
+
 TEST(Upcycle, StartsWhereTheDenseModelWasOnEveryLayout) {
   test::on_ranks({1, 2, 4}, [](ProcessGroup& world) {
     const RunDir dir("upcycle", world);
@@ -43,17 +55,20 @@ TEST(Upcycle, StartsWhereTheDenseModelWasOnEveryLayout) {
                  {.data = ranks / 2, .tensor = 2, .expert_tensor = 2},
                  {.data = ranks, .expert = ranks / 2, .shard_optimizer = true},
                  {.data = ranks / 2, .pipeline = 2}};
-    for (const ParallelConfig& parallel : layouts) {
-      Config config = dir.config(ranks, 1);
-      config.parallel = parallel;
-      config.moe.router.capacity_factor = 0;  // nothing is dropped, and weights add up to 1
-      Learner learner(config, world);
-      upcycle(find_trained(dense.run.dir, *self), learner, world);
-      const StepMetrics first = learner.step(0);
-      EXPECT_NEAR(first.loss, expected, 1e-5) << describe(Layout(parallel, ranks));
-      EXPECT_LT(learner.step(1).loss, 1.2 * expected) << "and it trains";
-      for (const double load : first.expert_load[0]) EXPECT_LT(load, 0.9) << "the router is its own";
-    }
+    for (const ParallelConfig& parallel : layouts)
+      for (const std::int64_t shared : {0, 2}) {
+        Config config = dir.config(ranks, 1);
+        config.parallel = parallel;
+        config.moe.shared_experts = shared;
+        config.moe.router.capacity_factor = 0;  // nothing is dropped, and weights add up to 1
+        Learner learner(config, world);
+        upcycle(find_trained(dense.run.dir, *self), learner, world);
+        const StepMetrics first = learner.step(0);
+        EXPECT_NEAR(first.loss, expected, 1e-5) << describe(Layout(parallel, ranks)) << ", shared experts " << shared;
+        EXPECT_EQ(shared_experts_moved(learner, world) > 0, shared > 0) << "shared experts learn";
+        EXPECT_LT(learner.step(1).loss, 1.2 * expected) << "and it trains";
+        for (const double load : first.expert_load[0]) EXPECT_LT(load, 0.9) << "the router is its own";
+      }
   });
 }
 
