@@ -57,6 +57,7 @@ VARIANTS = {
         "router": {"top_k": 3, "balance_counts": "all", "balance_scope": "micro_batch", "balance_loss": 0.1}},
     "tied embeddings": {"model": {"tied_embeddings": True}},
     "GEGLU": {"model": {"activation": "geglu"}},
+    "GEGLU beside ungated experts": {"model": {"activation": "geglu"}, "moe": {"activation": "relu"}},
     "GELU, no QK-norm, MoE blocks listed": {
         "model": {"activation": "gelu", "qk_norm": False}, "moe": {"layers": [0, 3]}},
     "grouped-query attention": {"model": {"n_kv_heads": 2, "head_dim": 16}},

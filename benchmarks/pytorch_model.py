@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 
 def load_config(path):
-    """The sections of a configuration file as attributes, sizes that are 0 replaced by what they stand for."""
+    """The sections of a configuration file as attributes, values that stand for others (0, auto) replaced by these."""
 
     def attributes(value):
         if isinstance(value, dict):
@@ -34,6 +34,8 @@ def load_config(path):
     gated_width = -(-(8 * model.d_model // 3) // 64) * 64
     model.d_ff = model.d_ff or (gated_width if is_gated(model.activation) else 4 * model.d_model)
     moe.d_ff = moe.d_ff or model.d_ff
+    if getattr(moe, "activation", "auto") == "auto":
+        moe.activation = model.activation
     moe.router = config.router
     moe.router.group_size = moe.router.group_size or config.train.seq_len
     return config
@@ -127,9 +129,9 @@ class FeedForward(nn.Module):
 class Experts(nn.Module):
     def __init__(self, c, moe, grouped):
         super().__init__()
-        self.activation, self.grouped = c.activation, grouped
-        self.up_name = "gate_up_proj" if is_gated(c.activation) else "up_proj"
-        width = 2 * moe.d_ff if is_gated(c.activation) else moe.d_ff
+        self.activation, self.grouped = moe.activation, grouped
+        self.up_name = "gate_up_proj" if is_gated(moe.activation) else "up_proj"
+        width = 2 * moe.d_ff if is_gated(moe.activation) else moe.d_ff
         setattr(self, self.up_name, nn.Parameter(torch.empty(moe.experts, width, c.d_model)))
         self.down_proj = nn.Parameter(torch.empty(moe.experts, c.d_model, moe.d_ff))
 
