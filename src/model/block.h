@@ -19,6 +19,7 @@ struct Pass {
   Recompute recompute = Recompute::none;
   float balance_scale = 1;       // multiplies the coefficients of the routers' balance losses
   bool observe = false;          // for a reading of the routers' health
+  bool record = false;           // to hand out what the routers decided about each token
   std::int64_t step = 0;         // counted from 0
   std::int64_t first_token = 0;  // where this rank's first sequence begins in the global batch of the step
 };

@@ -49,6 +49,7 @@ Transformer::Trunk Transformer::trunk(const Tensor& token_T, const Variable& in_
                                .first_token = pass.first_token + first,
                                .balance_scale = pass.balance_scale,
                                .observe = pass.observe,
+                               .record = pass.record,
                                .token_T = token_T.rows(first, first + own)};
   Trunk trunk;
   trunk.x = {in_RD, {}};

@@ -12,6 +12,21 @@ Gate::Gate(const MoeConfig& config, std::int64_t d_model, const std::string& nam
   if (config_.noise) noise_weight_ = make.matrix(name + ".gate.noise_weight", shape, {.std = 0}, Decay::no);
 }
 
+Scores score(const Variable& logits_TE, Scoring scoring) {
+  Scores scores;
+  scores.logits_TE = logits_TE;
+  if (scoring == Scoring::sigmoid) {
+    const Sigmoid sigmoids = sigmoid(logits_TE);
+    scores.gate_TE = sigmoids.s_TE;
+    scores.share_TE = sigmoids.share_TE;
+  } else {
+    const Softmax p = softmax(logits_TE);
+    scores.gate_TE = scores.share_TE = p.p_TE;
+    scores.lse_T = p.lse_T;
+  }
+  return scores;
+}
+
 Scores Gate::operator()(const Variable& x_TD, const RouterPass& pass) const {
   const bool trains = pass.capacity == Capacity::enforced;
   const auto first = static_cast<std::uint64_t>(pass.first_token);
@@ -20,30 +35,23 @@ Scores Gate::operator()(const Variable& x_TD, const RouterPass& pass) const {
     in = jitter(x_TD, pass.key(seed_, name_, "jitter"), first * static_cast<std::uint64_t>(x_TD.shape()[1]),
                 static_cast<float>(config_.jitter));
 
-  Scores scores;
-  scores.logits_TE = linear_f32(in, weight_);
+  const Variable clean_TE = linear_f32(in, weight_);
+  Noisy noisy{clean_TE, {}};
+  if (config_.noise && trains) {
+    constexpr float kFloor = 1e-2f;  // tensor2tensor's; the paper has none
+    Tensor normal_TE = empty_like(clean_TE.value());
+    kernels(x_TD.device())
+        .normal(normal_TE, pass.key(seed_, name_, "noise"), first * static_cast<std::uint64_t>(normal_TE.dim(1)));
+    noisy = noisy_logits(clean_TE, linear_f32(in, noise_weight_), normal_TE, kFloor);
+  }
+  Scores scores = score(noisy.logits_TE, config_.scores);
+  if (noisy.sigma_TE) {
+    scores.clean_TE = clean_TE;
+    scores.sigma_TE = noisy.sigma_TE;
+  }
   if (pass.observe && before_) {
     NoGrad guard;
     scores.before_TE = linear_f32(in, Variable(before_)).value();
-  }
-  if (config_.noise && trains) {
-    constexpr float kFloor = 1e-2f;  // tensor2tensor's; the paper has none
-    Tensor normal_TE = empty_like(scores.logits_TE.value());
-    kernels(x_TD.device())
-        .normal(normal_TE, pass.key(seed_, name_, "noise"), first * static_cast<std::uint64_t>(normal_TE.dim(1)));
-    scores.clean_TE = scores.logits_TE;
-    const Noisy noisy = noisy_logits(scores.clean_TE, linear_f32(in, noise_weight_), normal_TE, kFloor);
-    scores.logits_TE = noisy.logits_TE;
-    scores.sigma_TE = noisy.sigma_TE;
-  }
-  if (config_.scores == Scoring::sigmoid) {
-    const Sigmoid sigmoids = sigmoid(scores.logits_TE);
-    scores.gate_TE = sigmoids.s_TE;
-    scores.share_TE = sigmoids.share_TE;
-  } else {
-    const Softmax p = softmax(scores.logits_TE);
-    scores.gate_TE = scores.share_TE = p.p_TE;
-    scores.lse_T = p.lse_T;
   }
   return scores;
 }

@@ -21,6 +21,9 @@ struct Scores {
   Tensor before_TE;
 };
 
+// The scores that logits make, without what is known of noise.
+Scores score(const Variable& logits_TE, Scoring scoring);
+
 // Scores tokens by a matrix of its own, all in fp32 whatever the rows are (selective precision: Switch,
 // arXiv 2101.03961, section 2.4).
 class Gate {

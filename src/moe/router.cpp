@@ -12,14 +12,19 @@ std::int64_t expert_capacity(double factor, std::int64_t top_k, std::int64_t gro
 }
 
 Router::Router(const MoeConfig& config, std::int64_t d_model, const std::string& name, Mesh& mesh, ParameterMaker& make)
-    : config_(config), name_(name), seed_(make.seed()), tensor_(*mesh.tensor), tokens_(*mesh.tokens) {
+    : config_(config),
+      name_(name),
+      seed_(make.seed()),
+      device_(make.device()),
+      tensor_(*mesh.tensor),
+      tokens_(*mesh.tokens) {
   if (config.router.scores != Scoring::hash) gate_.emplace(config, d_model, name, make);
   if (config.router.bias) state_->bias_E = Tensor::zeros({config.experts}, DType::f32, make.device());
 }
 
-bool Router::pads(Device device) const {
+bool Router::pads() const {
   return config_.dispatch == Dispatch::padded ||
-         (config_.dispatch == Dispatch::automatic && device.type == DeviceType::cuda);
+         (config_.dispatch == Dispatch::automatic && device_.type == DeviceType::cuda);
 }
 
 RoutingGroups Router::groups_of(std::int64_t tokens, const RouterPass& pass) const {
@@ -29,8 +34,8 @@ RoutingGroups Router::groups_of(std::int64_t tokens, const RouterPass& pass) con
   return {grouped ? size : std::max<std::int64_t>(tokens, 1), tokens, tensor_};
 }
 
-TopK Router::choose(const Scores& scores, const RouterPass& pass, Device device) const {
-  if (!gate_) return hashed_experts(pass.token_T, config_, philox_key(seed_, name_ + " hash"), device);
+TopK Router::choose(const Scores& scores, const RouterPass& pass) const {
+  if (!gate_) return hashed_experts(pass.token_T, config_, philox_key(seed_, name_ + " hash"), device_);
   return choose_experts(scores, state_->bias_E, config_);
 }
 
@@ -40,8 +45,7 @@ void Router::place(Routing& routing, const Tensor& expert_AK, const Tensor& scor
   const RouterConfig& router = config_.router;
   const bool experts_choose = router.choice == Choosing::experts;
   const std::int64_t tokens = groups.tokens(), choices = expert_AK.dim(1), experts = config_.experts;
-  const Device device = expert_AK.device();
-  const Kernels& k = kernels(device);
+  const Kernels& k = kernels(device_);
   const std::int64_t rows =
       pass.trains() || experts_choose
           ? std::min(expert_capacity(router.capacity_factor, router.top_k, groups.size(), experts), groups.size())
@@ -49,16 +53,16 @@ void Router::place(Routing& routing, const Tensor& expert_AK, const Tensor& scor
   SY_CHECK(parts == 1 || tokens % (parts * groups.size()) == 0, "router: ", tokens, " tokens in groups of ",
            groups.size(), " do not make ", parts, " parts");
   const Placement placement{
-      .experts = experts, .group = groups.size(), .capacity = rows, .padded = rows > 0 && pads(device), .parts = parts};
-  Tensor slot_AK = Tensor::empty(expert_AK.shape(), DType::i32, device);
+      .experts = experts, .group = groups.size(), .capacity = rows, .padded = rows > 0 && pads(), .parts = parts};
+  Tensor slot_AK = Tensor::empty(expert_AK.shape(), DType::i32, device_);
   if (rows > 0 && score_TK)
     k.admit_by_priority(slot_AK, expert_AK, groups.all(score_TK), placement,
                         experts_choose ? Priority::score : Priority::choice_then_score);
   else if (rows > 0)
     k.admit(slot_AK, expert_AK, placement);
   routing.slot_TK = groups.own(slot_AK);
-  routing.token_N = Tensor::empty({placement.rows(tokens, choices)}, DType::i32, device);
-  routing.count_PE = Tensor::empty({parts, experts}, DType::i32, device);
+  routing.token_N = Tensor::empty({placement.rows(tokens, choices)}, DType::i32, device_);
+  routing.count_PE = Tensor::empty({parts, experts}, DType::i32, device_);
   routing.rows_each = placement.owned(tokens);
   k.place(routing.slot_TK, routing.token_N, routing.count_PE, groups.own(expert_AK), placement);
   // Where experts choose, what all of them take, of which each rank of the tensor group counts its part.
@@ -80,12 +84,13 @@ Observation Router::observed(const Scores& scores, const Routing& routing, const
 }
 
 Routing Router::operator()(const Variable& x_TD, const RouterPass& pass, std::int64_t parts) const {
-  const RouterConfig& router = config_.router;
-  const Device device = x_TD.device();
-  const RoutingGroups groups = groups_of(x_TD.shape()[0], pass);
+  return route(gate_ ? (*gate_)(x_TD, pass) : Scores{}, pass, parts);
+}
 
-  const Scores scores = gate_ ? (*gate_)(x_TD, pass) : Scores{};
-  TopK chosen = choose(scores, pass, device);
+Routing Router::route(const Scores& scores, const RouterPass& pass, std::int64_t parts) const {
+  const RouterConfig& router = config_.router;
+  const TopK chosen = choose(scores, pass);
+  const RoutingGroups groups = groups_of(chosen.expert_TK.dim(0), pass);
   const Tensor expert_TK = router.second_threshold > 0 && pass.trains()
                                ? thinned(chosen, router, pass.key(seed_, name_, "second"), pass.first_token)
                                : chosen.expert_TK;
@@ -99,15 +104,16 @@ Routing Router::operator()(const Variable& x_TD, const RouterPass& pass, std::in
   place(routing, expert_AK, score_TK, groups, pass, parts);
   routing.stats.kept_PE = routing.count_PE;
   routing.stats.tokens = groups.tokens();
-  routing.stats.entropy_1 = Tensor::zeros({1}, DType::f32, device);
+  routing.stats.entropy_1 = Tensor::zeros({1}, DType::f32, device_);
   if (pass.observe) routing.stats.seen = observed(scores, routing, expert_TK);
+  if (pass.record) routing.stats.decided = {gate_ ? scores.logits_TE.value() : Tensor(), expert_TK, routing.slot_TK};
   if (state_->bias_E && pass.trains())
     state_->chosen.set(pass.step, pass.first_token, choices_of_each(expert_TK, config_.experts));
   if (!gate_) {
     routing.stats.balance_1 = routing.stats.z_1 = routing.stats.entropy_1;
     return routing;
   }
-  kernels(device).entropy(routing.stats.entropy_1, scores.share_TE.value());
+  kernels(device_).entropy(routing.stats.entropy_1, scores.share_TE.value());
   const LossScope scope{router.balance_scope, groups, tokens_, pass};
   RouterLosses losses = router_losses(scores, chosen, expert_AK, config_, scope, state_->shares);
   routing.loss_1 = losses.loss_1;

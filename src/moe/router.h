@@ -27,6 +27,9 @@ class Router {
   // equal, and of whole routing groups.
   Routing operator()(const Variable& x_TD, const RouterPass& pass, std::int64_t parts = 1) const;
 
+  // The same from scores; none where tokens are hashed, which go by pass.token_T.
+  Routing route(const Scores& scores, const RouterPass& pass, std::int64_t parts = 1) const;
+
   // Keeps the weights as they are: passes that observe compare with them what tokens would choose.
   void remember() {
     if (gate_) gate_->remember();
@@ -47,15 +50,16 @@ class Router {
   };
 
   RoutingGroups groups_of(std::int64_t tokens, const RouterPass& pass) const;
-  TopK choose(const Scores& scores, const RouterPass& pass, Device device) const;
+  TopK choose(const Scores& scores, const RouterPass& pass) const;
   void place(Routing& routing, const Tensor& expert_AK, const Tensor& score_TK, const RoutingGroups& groups,
              const RouterPass& pass, std::int64_t parts) const;
   Observation observed(const Scores& scores, const Routing& routing, const Tensor& expert_TK) const;
-  bool pads(Device device) const;
+  bool pads() const;
 
   MoeConfig config_;
   std::string name_;
   std::uint64_t seed_;
+  Device device_;
   ProcessGroup &tensor_, &tokens_;
   std::optional<Gate> gate_;  // none where tokens are hashed
   std::unique_ptr<State> state_ = std::make_unique<State>();

@@ -24,6 +24,7 @@ struct RouterPass {
   std::int64_t first_token = 0;  // where this rank's tokens begin in the global batch of the step
   float balance_scale = 1;       // multiplies the coefficients of balance losses
   bool observe = false;          // for a reading of the router's health
+  bool record = false;           // to hand out what was decided about each token
   Tensor token_T{};              // i32, on the host: their ids, which hash routing goes by
 
   bool trains() const { return capacity == Capacity::enforced; }
@@ -33,6 +34,13 @@ struct RouterPass {
   }
 };
 
+// What was decided about each of this rank's tokens, and from what.
+struct Decisions {
+  Tensor logits_TE;  // f32, that scores are made of, with what noise there is; empty where tokens are hashed
+  Tensor expert_TK;  // i32: choices before capacity, best first, all experts where these choose; -1 is none
+  Tensor slot_TK;    // i32: as in Routing
+};
+
 // What the router saw, for metrics; sums over this rank's tokens.
 struct RoutingStats {
   Tensor kept_PE;    // i32: rows that each expert took of each part
@@ -40,8 +48,9 @@ struct RoutingStats {
   Tensor z_1;        // f32: likewise of the z-loss
   Tensor entropy_1;  // f32: of p, nats, summed over tokens
   std::int64_t tokens = 0;
-  std::int64_t choices = 0;           // that could have been kept
-  std::optional<Observation> seen{};  // in a pass that observes
+  std::int64_t choices = 0;            // that could have been kept
+  std::optional<Observation> seen{};   // in a pass that observes
+  std::optional<Decisions> decided{};  // in a pass that records
 
   // Of no tokens.
   static RoutingStats none(std::int64_t experts, Device device);

@@ -321,6 +321,44 @@ TEST_P(MoeRouters, AreObserved) {
   }
 }
 
+// What a pass hands out is what the definition decides, and its logits, routed again, lead there too.
+TEST_P(MoeRouters, AreRecorded) {
+  auto self = make_self_group();
+  Mesh mesh({}, *self);
+  Layer layer(config(), mesh);
+  constexpr std::int64_t T = 16;
+  const Tensor x = tokens(T, 0);
+  RouterPass pass = pass_of(T, 0, T);
+  EXPECT_FALSE(layer.moe(Variable(x, true), pass).stats.decided) << "nobody asked";
+  pass.record = true;
+  const auto decided = layer.moe(Variable(x, true), pass).stats.decided;
+  ASSERT_TRUE(decided);
+  const auto& [logits_TE, expert_TK, slot_TK] = *decided;
+
+  const test::DefinedMoe expected = definition(config(), rows_of(x, 0, T), defined(config(), layer));
+  ASSERT_EQ(expert_TK.shape(), slot_TK.shape());
+  for (std::size_t t = 0; t < std::size_t(T); ++t) {
+    std::vector<bool> kept(std::size_t(config().experts));
+    for (std::size_t k = 0; k < std::size_t(expert_TK.dim(1)); ++k) {
+      const auto i = t * std::size_t(expert_TK.dim(1)) + k;
+      const std::int32_t expert = expert_TK.data<std::int32_t>()[i];
+      if (config().router.choice == Choosing::tokens) {
+        EXPECT_EQ(expert, expected.chosen[t][k]) << t << ", " << k;
+      }
+      if (slot_TK.data<std::int32_t>()[i] >= 0) kept.at(std::size_t(expert)) = true;
+    }
+    for (std::size_t e = 0; e < kept.size(); ++e) EXPECT_EQ(kept[e], expected.kept[t][e]) << t << ", " << e;
+  }
+
+  const Scores scores = logits_TE ? score(Variable(logits_TE), config().router.scores) : Scores{};
+  Layer other(config(), mesh);
+  const Routing again = other.moe.router().route(scores, pass);
+  for (std::int64_t i = 0; i < expert_TK.numel(); ++i) {
+    EXPECT_EQ(again.stats.decided->expert_TK.data<std::int32_t>()[i], expert_TK.data<std::int32_t>()[i]) << i;
+    EXPECT_EQ(again.slot_TK.data<std::int32_t>()[i] < 0, slot_TK.data<std::int32_t>()[i] < 0) << i;
+  }
+}
+
 TEST_P(MoeRouters, TheScaleMultipliesEveryLossButZ) {
   auto self = make_self_group();
   Mesh mesh({}, *self);
