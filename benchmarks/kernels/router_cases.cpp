@@ -111,6 +111,12 @@ void add_other_routers(Recipes& recipes, Scale s) {
                                      k.admit_by_priority(slot, expert, score, placement, Priority::score);
                                    }};
                      }});
+  recipes.push_back({"capped_scores", "100 rounds", [=] {
+                       return Case{shape, Bound::latency, 8 * te, "8 T E",
+                                   [=, &k = s.k(), score = empty(e), p = numbers(e)]() mutable {
+                                     k.capped_scores(score, p, placement, {.experts = 4});
+                                   }};
+                     }});
   const std::int64_t n = t * e;
   recipes.push_back({"normal", "", [=] {
                        return Case{text("n ", n), Bound::memory, 4 * static_cast<double>(n), "4 n",

@@ -39,6 +39,10 @@ Variable attention(const Variable& qkv, AttentionShape shape);
 // activation.cpp: (R, 2F) -> (R, F) where gated, else the same shape
 Variable activate(const Variable& x, Activation kind);
 
+// dropout.cpp: elements of rows (R, F) dropped by the mask, which knows row r as id[order[r]], or id[r] where order is
+// empty; i32, and -1 drops nothing
+Variable dropout(const Variable& x_RF, Tensor id_R, Tensor order_R, DropoutMask mask);
+
 // embedding.cpp: rows of table_VD (f32) by token id, as `dtype`; ids i32 (T)
 Variable embedding(const Variable& table_VD, Tensor ids_T, DType dtype);
 // head.cpp: sum over rows of -log softmax(x w^T)[target] * scale, one f32 number; target -1 counts nothing. Works in

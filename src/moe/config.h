@@ -18,6 +18,7 @@ struct MoeConfig {
   std::int64_t d_ff = 0;                   // 0: as the dense blocks
   std::optional<Activation> activation{};  // none: as the dense blocks
   std::int64_t shared_experts = 0;
+  double expert_dropout = 0;
 
   // placement: an explicit list wins over the rest
   std::vector<std::int64_t> layers{};
@@ -41,6 +42,9 @@ struct MoeConfig {
               {"relu", Activation::relu}});
     v.field("shared_experts", shared_experts, "experts besides that every token goes to, with weight 1 (DeepSeek)")
         .between(0, 1024);
+    v.field("expert_dropout", expert_dropout,
+            "training drops this share of the experts' hidden features (Switch, fine-tuning: 0.4)")
+        .between(0, 0.99);
     v.field("layers", layers, "the MoE blocks, counted from 0; empty means by `every` and `first_dense`");
     v.field("every", every, "every n-th block is MoE: 2 gives dense, MoE, dense, MoE (GLaM)").between(1, 4096);
     v.field("first_dense", first_dense, "this many blocks from the first on stay dense").between(0, 4096);

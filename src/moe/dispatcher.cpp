@@ -70,7 +70,7 @@ class AllToAllDispatcher final : public Dispatcher {
              " ranks do not divide over ", group.size());
   }
 
-  Dispatched dispatch(const Variable& x_TD, const Routing& routing) override {
+  Dispatched dispatch(const Variable& x_TD, const Routing& routing, const Tensor& id_TK) override {
     // 1. how many rows go out, by expert, and how many each of my experts gets from whom
     const std::vector<PartCounts> counts = counts_of(routing);
     Counts sent;
@@ -89,6 +89,8 @@ class AllToAllDispatcher final : public Dispatcher {
     std::vector<Exchange> parts;
     for (const PartCounts& part : counts)
       parts.push_back({block_sums(part.sent_E, local_, cut_), block_sums(part.received, local_)});
+    std::vector<Tensor> ids(parts.size());
+    if (id_TK) ids = exchange_ids(id_TK, routing.slot_TK, rows, copies_NC, parts);
     Outbound out(rows_ND, parts, group_);
 
     // 4. meanwhile: they will come rank by rank, and the experts want them expert by expert
@@ -98,6 +100,7 @@ class AllToAllDispatcher final : public Dispatcher {
       orders.push_back(orders_[part].of(counts[part].received, local_, x_TD.device()));
     return {.orders = std::move(orders),
             .rows_each = routing.rows_each * group_.size(),
+            .ids = std::move(ids),
             .out = std::move(out),
             .home = Homebound(parts, group_),
             .copied_N = copied_N,
@@ -150,6 +153,29 @@ class AllToAllDispatcher final : public Dispatcher {
     return all;
   }
 
+  // The names of `rows` rows and their copies go where the rows go.
+  std::vector<Tensor> exchange_ids(const Tensor& id_TK, const Tensor& slot_TK, std::int64_t rows,
+                                   const Tensor& copies_NC, const std::vector<Exchange>& parts) const {
+    const Device device = id_TK.device();
+    Tensor id_N = Tensor::empty({rows, 1}, DType::i32, device);
+    kernels(device).scatter_ids(id_N, id_TK, slot_TK);
+    if (copies_NC) {
+      const Tensor one_each = id_N;
+      id_N = Tensor::empty({copies_NC.numel(), 1}, DType::i32, device);
+      kernels(device).scatter_ids(id_N, one_each, copies_NC);
+    }
+    std::vector<Tensor> ids;
+    std::int64_t begin = 0;
+    for (const auto& [send, recv] : parts) {
+      const std::int64_t end = begin + std::accumulate(send.begin(), send.end(), std::int64_t{0});
+      Tensor id_R = Tensor::empty({std::accumulate(recv.begin(), recv.end(), std::int64_t{0}), 1}, DType::i32, device);
+      group_.all_to_all(id_R, recv, id_N.rows(begin, end), send);
+      ids.push_back(id_R.view({id_R.dim(0)}));
+      begin = end;
+    }
+    return ids;
+  }
+
   // For rows that go block by block to `cut` ranks each: which row each copy is of (N), and the copies of each (N, C).
   std::pair<Tensor, Tensor> copies_of(const std::vector<int>& rows_of_block, Device device) const {
     Counts copied, copies;
@@ -176,7 +202,7 @@ ExpertRows Dispatched::arrive(std::size_t part) {
   const ExpertOrder& order = orders[part];
   Variable rows_RD = out.arrive(part);
   if (order.to_expert_R) rows_RD = permute_rows(rows_RD, order.to_expert_R, order.from_expert_R);
-  return {rows_RD, order.offsets_e1, rows_each};
+  return {rows_RD, order.offsets_e1, rows_each, ids[part], order.to_expert_R};
 }
 
 void Dispatched::leave(std::size_t part, const Variable& y_RD) {

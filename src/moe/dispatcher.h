@@ -19,6 +19,7 @@ struct ExpertRows {
   Variable rows_RD;
   Tensor offsets_e1;
   std::int64_t rows_each = 0;  // of every local expert where that is known beforehand, else 0
+  Tensor id_R, order_R;        // row r is the choice that its sender calls id[order[r]]; empty where nobody asked
 };
 
 // Tokens on their way to their experts and home again. All parts have left; each part arrives when it is asked for, and
@@ -26,6 +27,7 @@ struct ExpertRows {
 struct Dispatched {
   std::vector<ExpertOrder> orders;  // by part
   std::int64_t rows_each = 0;
+  std::vector<Tensor> ids;  // by part, as they came
   Outbound out;
   Homebound home;
   Tensor copied_N, copies_NC;  // which row each copy is of, and the copies of each row; empty where there is one each
@@ -39,7 +41,8 @@ struct Dispatched {
 class Dispatcher {
  public:
   virtual ~Dispatcher() = default;
-  virtual Dispatched dispatch(const Variable& x_TD, const Routing& routing) = 0;
+  // id_TK, i32, names the choices, and travels with their rows; it may be empty.
+  virtual Dispatched dispatch(const Variable& x_TD, const Routing& routing, const Tensor& id_TK = {}) = 0;
   // After all parts have left.
   virtual Variable combine(Dispatched& sent, const Routing& routing) = 0;
 };

@@ -34,9 +34,13 @@ class Moe {
 
  private:
   std::int64_t parts(const Variable& x_TD, const RouterPass& pass) const;
+  Tensor choice_ids(const Routing& routing, const RouterPass& pass) const;
 
   Overlap overlap_;
   std::int64_t group_size_;
+  double expert_dropout_;
+  std::string name_;
+  std::uint64_t seed_;
   ProcessGroup& group_;
   Router router_;
   std::unique_ptr<Dispatcher> dispatcher_;

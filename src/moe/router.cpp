@@ -1,15 +1,8 @@
 #include "moe/router.h"
 
 #include <algorithm>
-#include <cmath>
 
 namespace switchyard {
-
-std::int64_t expert_capacity(double factor, std::int64_t top_k, std::int64_t group, std::int64_t experts) {
-  // The product is exact for the sizes at hand; a factor such as 1.1 is not, and must not round a whole number up.
-  const double rows = factor * static_cast<double>(top_k * group) / static_cast<double>(experts);
-  return static_cast<std::int64_t>(std::ceil(rows - 1e-9));
-}
 
 Router::Router(const MoeConfig& config, std::int64_t d_model, const std::string& name, Mesh& mesh, ParameterMaker& make)
     : config_(config),
@@ -17,7 +10,8 @@ Router::Router(const MoeConfig& config, std::int64_t d_model, const std::string&
       seed_(make.seed()),
       device_(make.device()),
       tensor_(*mesh.tensor),
-      tokens_(*mesh.tokens) {
+      tokens_(*mesh.tokens),
+      room_(config, seed_) {
   if (config.router.scores != Scoring::hash) gate_.emplace(config, d_model, name, make);
   if (config.router.bias) state_->bias_E = Tensor::zeros({config.experts}, DType::f32, make.device());
 }
@@ -39,34 +33,20 @@ TopK Router::choose(const Scores& scores, const RouterPass& pass) const {
   return choose_experts(scores, state_->bias_E, config_);
 }
 
-// Who is kept, and the rows of those. score_TK decides who goes first where the configuration wants that.
-void Router::place(Routing& routing, const Tensor& expert_AK, const Tensor& score_TK, const RoutingGroups& groups,
-                   const RouterPass& pass, std::int64_t parts) const {
-  const RouterConfig& router = config_.router;
-  const bool experts_choose = router.choice == Choosing::experts;
+// The rows of the choices that found room.
+void Router::place(Routing& routing, const Tensor& expert_AK, const Tensor& slot_AK, const RoutingGroups& groups,
+                   const Placement& placement) const {
+  const bool experts_choose = config_.router.choice == Choosing::experts;
   const std::int64_t tokens = groups.tokens(), choices = expert_AK.dim(1), experts = config_.experts;
-  const Kernels& k = kernels(device_);
-  const std::int64_t rows =
-      pass.trains() || experts_choose
-          ? std::min(expert_capacity(router.capacity_factor, router.top_k, groups.size(), experts), groups.size())
-          : 0;
-  SY_CHECK(parts == 1 || tokens % (parts * groups.size()) == 0, "router: ", tokens, " tokens in groups of ",
-           groups.size(), " do not make ", parts, " parts");
-  const Placement placement{
-      .experts = experts, .group = groups.size(), .capacity = rows, .padded = rows > 0 && pads(), .parts = parts};
-  Tensor slot_AK = Tensor::empty(expert_AK.shape(), DType::i32, device_);
-  if (rows > 0 && score_TK)
-    k.admit_by_priority(slot_AK, expert_AK, groups.all(score_TK), placement,
-                        experts_choose ? Priority::score : Priority::choice_then_score);
-  else if (rows > 0)
-    k.admit(slot_AK, expert_AK, placement);
+  SY_CHECK(placement.parts == 1 || tokens % (placement.parts * groups.size()) == 0, "router: ", tokens,
+           " tokens in groups of ", groups.size(), " do not make ", placement.parts, " parts");
   routing.slot_TK = groups.own(slot_AK);
   routing.token_N = Tensor::empty({placement.rows(tokens, choices)}, DType::i32, device_);
-  routing.count_PE = Tensor::empty({parts, experts}, DType::i32, device_);
+  routing.count_PE = Tensor::empty({placement.parts, experts}, DType::i32, device_);
   routing.rows_each = placement.owned(tokens);
-  k.place(routing.slot_TK, routing.token_N, routing.count_PE, groups.own(expert_AK), placement);
+  kernels(device_).place(routing.slot_TK, routing.token_N, routing.count_PE, groups.own(expert_AK), placement);
   // Where experts choose, what all of them take, of which each rank of the tensor group counts its part.
-  const std::int64_t taken = experts * rows * (tokens * tensor_.size() / groups.size());
+  const std::int64_t taken = experts * placement.capacity * (tokens * tensor_.size() / groups.size());
   routing.stats.choices = experts_choose
                               ? taken * (tensor_.rank() + 1) / tensor_.size() - taken * tensor_.rank() / tensor_.size()
                               : tokens * choices;
@@ -95,13 +75,12 @@ Routing Router::route(const Scores& scores, const RouterPass& pass, std::int64_t
                                ? thinned(chosen, router, pass.key(seed_, name_, "second"), pass.first_token)
                                : chosen.expert_TK;
   const Tensor expert_AK = groups.all(expert_TK);
-  Tensor score_TK;
-  if (router.choice == Choosing::experts) score_TK = chosen.weight_TK.value();
-  if (router.admission == Admission::priority) score_TK = best_scores(scores.gate_TE.value());
+  const Placement placement = room_.placement(groups, pass, parts, pads());
+  const Tensor slot_AK = room_.admitted(expert_AK, scores, chosen, groups, pass, placement);
 
   Routing routing;
   routing.weight_TK = chosen.weight_TK;
-  place(routing, expert_AK, score_TK, groups, pass, parts);
+  place(routing, expert_AK, slot_AK, groups, placement);
   routing.stats.kept_PE = routing.count_PE;
   routing.stats.tokens = groups.tokens();
   routing.stats.entropy_1 = Tensor::zeros({1}, DType::f32, device_);

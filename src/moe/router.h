@@ -5,17 +5,14 @@
 #include <string>
 
 #include "dist/mesh.h"
-#include "moe/choices.h"
+#include "moe/room.h"
 #include "moe/router_losses.h"
 
 namespace switchyard {
 
-// Rows that an expert takes of a group: ceil(factor * top_k * group / experts); 0 (dropless) for a factor of 0.
-std::int64_t expert_capacity(double factor, std::int64_t top_k, std::int64_t group, std::int64_t experts);
-
 // Decides which experts each token goes to, in five steps that a configuration chooses apart: scores (gate.h), choices
-// (choices.h), admission to experts that have room for so many, weights, losses (router_losses.h). docs/routers.md says
-// which of them make which published router.
+// (choices.h), admission to experts that have room for so many (room.h), weights, losses (router_losses.h).
+// docs/routers.md says which of them make which published router.
 class Router {
  public:
   // The mesh outlives the router.
@@ -51,8 +48,8 @@ class Router {
 
   RoutingGroups groups_of(std::int64_t tokens, const RouterPass& pass) const;
   TopK choose(const Scores& scores, const RouterPass& pass) const;
-  void place(Routing& routing, const Tensor& expert_AK, const Tensor& score_TK, const RoutingGroups& groups,
-             const RouterPass& pass, std::int64_t parts) const;
+  void place(Routing& routing, const Tensor& expert_AK, const Tensor& slot_AK, const RoutingGroups& groups,
+             const Placement& placement) const;
   Observation observed(const Scores& scores, const Routing& routing, const Tensor& expert_TK) const;
   bool pads() const;
 
@@ -61,6 +58,7 @@ class Router {
   std::uint64_t seed_;
   Device device_;
   ProcessGroup &tensor_, &tokens_;
+  Room room_;
   std::optional<Gate> gate_;  // none where tokens are hashed
   std::unique_ptr<State> state_ = std::make_unique<State>();
 };

@@ -56,6 +56,9 @@ struct RouterConfig {
   double capacity_factor = 1.25;  // 0: dropless
   std::int64_t group_size = 0;    // 0: a sequence
   Admission admission = Admission::token;
+  std::int64_t expert_cap = 0;  // 0: none
+  double device_capacity = 0;   // 0: none
+  double spared_groups = 0.1;
   bool allow_future_tokens = false;
 
   // losses
@@ -116,6 +119,14 @@ struct RouterConfig {
     v.choice("admission", admission,
              "who finds room in an expert, first choices before second: in token order, or the surest tokens first",
              {{"token", Admission::token}, {"priority", Admission::priority}});
+    v.field("expert_cap", expert_cap, "experts that a token may have where experts choose; 0 sets no cap")
+        .between(0, 65536);
+    v.field("device_capacity", device_capacity,
+            "each of expert_groups takes ceil(factor * top_k * group / expert_groups) rows of a group, and training "
+            "drops choices of lower score beyond (DeepSeek-V2: 1); 0 drops nothing")
+        .between(0, 1024);
+    v.field("spared_groups", spared_groups, "share of routing groups that device_capacity never drops of (DeepSeek-V2)")
+        .between(0, 1);
     v.field("allow_future_tokens", allow_future_tokens,
             "let later tokens of a sequence decide where earlier ones go, which generation cannot do");
     v.field("balance_loss", balance_loss, "coefficient of the load-balancing loss of each MoE block").between(0, 100);

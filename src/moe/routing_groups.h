@@ -17,6 +17,8 @@ class RoutingGroups {
   std::int64_t size() const { return size_; }
   std::int64_t tokens() const { return tokens_; }
   std::int64_t number() const;  // at least 1
+  // Where this rank's tokens begin among all().
+  std::int64_t first() const { return spread_over() ? tokens_ * tensor_.rank() : 0; }
   // The ranks that the groups lie over, or null where this rank has whole ones.
   ProcessGroup* spread_over() const { return tokens_ % size_ == 0 ? nullptr : &tensor_; }
   // Rows of this rank's tokens -> rows of all tokens of the groups, and back.
@@ -28,8 +30,6 @@ class RoutingGroups {
   Tensor of_own_parts(const Tensor& x_GE) const;
 
  private:
-  std::int64_t first() const { return spread_over() ? tokens_ * tensor_.rank() : 0; }
-
   std::int64_t size_, tokens_;
   ProcessGroup& tensor_;
 };

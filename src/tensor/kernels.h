@@ -47,6 +47,7 @@ struct Placement {
   std::int64_t experts = 0, group = 0, capacity = 0;
   bool padded = false;
   std::int64_t parts = 1;
+  std::int64_t members = 1;  // neighbouring experts that share one capacity, where admission is by priority
 
   // Rows that each expert owns of one part of so many consecutive tokens; 0 where the counts decide.
   std::int64_t owned(std::int64_t all_tokens) const {
@@ -66,6 +67,28 @@ struct Placement {
 // up to most, the lower index first among equals.
 struct GroupLimit {
   std::int64_t groups = 1, met = 1, best = 1;
+};
+
+// Expert choice with a cap on the experts of a token: the linear programme of Zhou et al. (arXiv 2202.09368,
+// section 3.2) with an entropy term, by rounds of Dykstra's projections. The entropy's weight falls to its own from 1,
+// which 100 rounds of the last weight alone would be too few for.
+struct ExpertCap {
+  float experts = 0, entropy = 1e-3f;
+  int rounds = 100;
+
+  constexpr float entropy_in(int round) const {
+    float weight = 1;
+    for (int i = 0; i < round && weight > entropy; ++i) weight *= 0.93f;
+    return weight > entropy ? weight : entropy;
+  }
+};
+
+// Which elements of rows are dropped: column f of the row that is called id where the key's uniform number id * width +
+// first + f is below the rate. So the parts of a row that several ranks have are parts of one mask.
+struct DropoutMask {
+  PhiloxKey key{};
+  float rate = 0;
+  std::int64_t width = 0, first = 0;  // columns of the whole row, and the first of these
 };
 
 // Who goes first where an expert has not room for all that chose it: all first choices before any second, in each those
@@ -156,6 +179,9 @@ struct Kernels {
   void (*combine_rows_backward)(Tensor& dx_ND, Tensor& dweight_TK, const Tensor& dy_TD, const Tensor& x_ND,
                                 const Tensor& slot_TK, const Tensor& weight_TK);
 
+  // id[slot[t, k]] = x[t, k], or x[t, 0] where x has one column; -1 for rows that are no slot
+  void (*scatter_ids)(Tensor& id_N, const Tensor& x_TK, const Tensor& slot_TK);
+
   // router.cpp, all f32
   void (*softmax)(Tensor& p_TE, Tensor& lse_T, const Tensor& logits_TE);
   void (*softmax_backward)(Tensor& dlogits_TE, const Tensor& dp_TE, const Tensor& p_TE);
@@ -201,8 +227,12 @@ struct Kernels {
   // bias += rate sign(mean - count): up where fewer than the mean of count_E came, down where more did
   void (*adjust_bias)(Tensor& bias_E, const Tensor& count_E, float rate);
   // What admit does, but by priority; token order decides among equals. score_TK may be (T, 1), one for all choices of
-  // a token. A token chooses an expert once.
+  // a token. A token chooses an expert once; where several share a capacity the priority is the score.
   void (*admit_by_priority)(Tensor& slot_TK, const Tensor& expert_TK, const Tensor& score_TK, Placement, Priority);
+  // p + u_e + v_t by which A = min(1, e^(that / entropy)) is the A (tokens by experts, in each routing group on its
+  // own) with most sum(A p) + entropy H(A) where sum_t A = capacity, sum_e A <= cap.experts and A <= 1: an expert takes
+  // its best tokens by it. T holds whole routing groups.
+  void (*capped_scores)(Tensor& score_TE, const Tensor& p_TE, Placement, ExpertCap);
 
   // scores.cpp, all f32: other ways to score experts, and the losses of these
   // s = 1 / (1 + e^-x) and share = s / sum_e s; dlogits from the gradients of both
@@ -241,6 +271,9 @@ struct Kernels {
   void (*normal)(Tensor& y, PhiloxKey key, std::uint64_t first);
   // y[i] = x[i] (1 - eps + 2 eps u), u the uniform number first + i; x and y f32
   void (*jitter)(Tensor& y, const Tensor& x, PhiloxKey key, std::uint64_t first, float eps);
+  // y = x / (1 - rate), or 0 where dropped; row r is called id[order[r]], id[r] where order is empty, and left as it is
+  // where that is -1
+  void (*dropout)(Tensor& y_RF, const Tensor& x_RF, const Tensor& id_R, const Tensor& order_R, DropoutMask mask);
 
   // optimizer.cpp
   // p -= lr (m' / bias1 / (sqrt(v' / bias2) + eps) + decay p) with grad * grad_scale_1; writes the compute copy too.

@@ -81,13 +81,15 @@ constexpr Function timed_row(Function Kernels::*) {
   row(grouped_matmul_dw) row(rms_norm) row(rms_norm_backward) row(add_rms_norm) row(add_rms_norm_backward) \
   row(qk_norm_rope) row(qk_norm_rope_backward) row(attention) row(attention_backward) row(activation) \
   row(activation_backward) row(gather_rows) row(scatter_add_rows) row(combine_rows) row(combine_rows_backward) \
+  row(scatter_ids) \
   row(softmax) row(softmax_backward) row(top_k) row(top_k_backward) row(count_choices) row(choice_fractions) \
   row(admit) row(place) row(balance_loss) row(balance_loss_backward) row(z_loss) row(z_loss_backward) row(entropy) \
   row(observe_routing) \
   row(choose) row(selection_scores) row(thin_choices) row(count_meetings) row(adjust_bias) row(admit_by_priority) \
+  row(capped_scores) \
   row(sigmoid) row(sigmoid_backward) row(noisy_logits) row(noisy_logits_backward) row(choice_probability) \
   row(choice_probability_backward) row(squared_variation) row(cross_entropy) row(cross_entropy_part) \
-  row(cross_entropy_whole) row(sum) row(uniform) row(normal) row(jitter) row(adamw) row(sum_squares) \
+  row(cross_entropy_whole) row(sum) row(uniform) row(normal) row(jitter) row(dropout) row(adamw) row(sum_squares) \
   row(clip_factor)
 // clang-format on
 

@@ -76,7 +76,7 @@ BlockActivations moe_block(const Config& c, const Widths& w, const PlannedRows& 
   t.floats(rows.own, experts, 2).floats(rows.own, k, rows.cuts_groups ? 2 : 3).floats(rows.sent).floats(rows.own);
   if (rows.cuts_groups) t.floats(rows.all, k, 2);
   t.rows(rows.sent, w.d).rows(copied, w.d).floats(copied, 1, 2).rows(rows.received, w.d).rows(permuted, w.d);
-  t.rows(rows.received, up(f)).rows(rows.received, f);
+  t.rows(rows.received, up(f)).rows(rows.received, f, c.moe.expert_dropout > 0 ? 2 : 1);
   if (const std::int64_t shared = c.moe.shared_experts * c.moe.d_ff / w.tp; shared > 0)
     t.rows(rows.all, up(shared)).rows(rows.all, shared).rows(w.tp > 1 ? rows.all : 0, w.d, 2).rows(rows.own, w.d, 2);
   b.ffn = t + back;

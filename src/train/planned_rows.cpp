@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "moe/router.h"
+#include "moe/room.h"
 
 namespace switchyard {
 

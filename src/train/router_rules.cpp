@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "model/placement.h"
+#include "moe/room.h"
 #include "train/fields.h"
 #include "train/scalar.h"
 
@@ -47,14 +48,20 @@ void check_choices(const RouterConfig& router, std::int64_t experts, Rules& rule
                 " experts has no ", router.group_best, " best; nearest: ", members);
 }
 
-void check_room(const RouterConfig& router, std::int64_t seq_len, Rules& rules) {
+void check_room(const RouterConfig& router, std::int64_t experts, std::int64_t seq_len, Rules& rules) {
   rules.require(router.group_size == 0 || seq_len % router.group_size == 0, {"router.group_size", "train.seq_len"},
                 "groups of ", router.group_size, " tokens do not divide train.seq_len = ", seq_len,
                 "; nearest: ", router.group_size == 0 ? "" : nearest_divisors(seq_len, router.group_size));
-  const bool experts_choose = router.choice == Choosing::experts;
+  const bool experts_choose = router.choice == Choosing::experts, by_device = router.device_capacity > 0;
   rules.require(
       router.capacity_factor > 0 || !experts_choose, {"router.capacity_factor", "router.choice"},
       "experts that choose need a capacity: router.top_k * router.capacity_factor experts a token on average");
+  const std::int64_t group = router.group_size == 0 ? seq_len : router.group_size,
+                     rows = expert_capacity(router.capacity_factor, router.top_k, group, experts);
+  rules.require(!experts_choose || router.expert_cap == 0 || router.expert_cap * group >= experts * rows,
+                {"router.expert_cap", "router.top_k", "router.capacity_factor"}, "experts that take ", experts * rows,
+                " rows of the ", group, " tokens of a group give them more than ", router.expert_cap,
+                " each; nearest: ", (experts * rows + group - 1) / group);
   rules.require(router.capacity_factor > 0 || router.admission == Admission::token,
                 {"router.capacity_factor", "router.admission"},
                 "without a capacity all tokens are admitted, in whatever order");
@@ -64,11 +71,20 @@ void check_room(const RouterConfig& router, std::int64_t seq_len, Rules& rules) 
   rules.require(!experts_choose || router.admission == Admission::token, {"router.admission", "router.choice"},
                 "experts that choose admit whom they chose; there is no order to set");
   rules.require(
-      (!experts_choose && router.admission == Admission::token) || router.allow_future_tokens,
-      {"router.allow_future_tokens", experts_choose ? "router.choice" : "router.admission", "router.kind"},
-      experts_choose ? "experts choose among all tokens of a group" : "the surest tokens of a group are admitted first",
-      ", so later tokens decide where earlier ones go: a language model then sees the future in training, ",
-      "and cannot do the same when it generates; router.allow_future_tokens: true accepts that");
+      !by_device || (router.capacity_factor == 0 && router.second_threshold == 0),
+      {"router.device_capacity", router.capacity_factor > 0 ? "router.capacity_factor" : "router.second_threshold"},
+      "groups of experts have a capacity, or experts have, and all choices count; set the other to 0");
+  rules.require((!experts_choose && !by_device && router.admission == Admission::token) || router.allow_future_tokens,
+                {"router.allow_future_tokens",
+                 experts_choose ? "router.choice"
+                 : by_device    ? "router.device_capacity"
+                                : "router.admission",
+                 "router.kind"},
+                experts_choose ? "experts choose among all tokens of a group"
+                : by_device    ? "what is dropped are the lowest scores of a group"
+                               : "the surest tokens of a group are admitted first",
+                ", so later tokens decide where earlier ones go: a language model then sees the future in training, ",
+                "and cannot do the same when it generates; router.allow_future_tokens: true accepts that");
 }
 
 // Keys that mean nothing to such a router, but for the value that says so.
@@ -85,6 +101,7 @@ void check_unused(const RouterConfig& router, Rules& rules) {
     unused(router.expert_groups == 1, "router.expert_groups", kScores, kNone);
     unused(router.second_threshold == 0, "router.second_threshold", kScores, kNone);
     unused(router.admission == Admission::token, "router.admission", kScores, kNone);
+    unused(router.device_capacity == 0, "router.device_capacity", kScores, kNone);
     unused(router.balance_loss == 0, "router.balance_loss", kScores, kNone);
     unused(router.device_loss == 0, "router.device_loss", kScores, kNone);
     unused(router.communication_loss == 0, "router.communication_loss", kScores, kNone);
@@ -97,9 +114,14 @@ void check_unused(const RouterConfig& router, Rules& rules) {
     unused(router.second_threshold == 0, "router.second_threshold", kChoice, kNone);
     unused(!router.renormalise, "router.renormalise", kChoice,
            "experts that choose do not know who else chose a token; set it to false");
+    unused(router.device_capacity == 0, "router.device_capacity", kChoice, kNone);
     unused(router.balance_loss == 0, "router.balance_loss", kChoice, kNone);
     unused(router.importance_loss == 0, "router.importance_loss", kChoice, kNone);
   }
+  unused(router.choice == Choosing::experts || router.expert_cap == 0, "router.expert_cap", "router.choice",
+         "tokens that choose have router.top_k experts");
+  unused(router.device_capacity > 0 || router.spared_groups == RouterConfig{}.spared_groups, "router.spared_groups",
+         "router.device_capacity", "nothing is dropped by groups of experts, so that none needs to be spared");
   rules.require(router.scores == Scoring::softmax || router.z_loss == 0, {"router.z_loss", "router.scores"},
                 "the z-loss is of the softmax's normaliser, which there is none of");
   rules.require(router.scores != Scoring::sigmoid || !router.noise, {"router.noise", "router.scores"},
@@ -126,7 +148,11 @@ void check_router(const Config& c, Rules& rules) {
   check_kind(router, rules);
   if (router.top_k == 0) router.top_k = c.moe.experts;
   check_choices(router, c.moe.experts, rules);
-  check_room(router, c.train.seq_len, rules);
+  check_room(router, c.moe.experts, c.train.seq_len, rules);
+  rules.require(
+      c.moe.expert_dropout == 0 || double(c.train.global_batch * c.train.seq_len) * double(router.top_k) < 0x1p31,
+      {"moe.expert_dropout", "train.global_batch", "train.seq_len", "router.top_k"},
+      "the choices of a step must be fewer than 2^31, by which dropout counts them");
   check_unused(router, rules);
   check_losses(router, c.moe.experts, rules);
 }

@@ -73,6 +73,7 @@ void add_routers(const Config& c, Phase phase, std::int64_t runs, const PlannedR
   };
   gather(choices);
   if (router.choice == Choosing::experts) gather(choices);  // and their scores
+  if (router.device_capacity > 0) gather(choices);          // and their scores
   if (router.admission == Admission::priority) gather(1);
   if (router.scores == Scoring::hash) return;
 
@@ -113,6 +114,9 @@ void add_blocks(const Config& c, std::int64_t dense, std::int64_t moe, std::int6
     const std::int64_t runs = times * moe * (phase == Phase::forward || ffn_again ? 1 : 0);  // of the forward part
     add_routers(c, phase, runs, rows, sent);
     if (rows.padded == 0) sent.rows(Group::experts, Collective::all_to_all, phase, runs, 4 * local * rows.parts);
+    if (c.moe.expert_dropout > 0)
+      sent.rows(Group::experts, Collective::all_to_all, phase, runs * rows.parts,
+                4 * each / (c.model.d_model * size) / rows.parts);
     const std::int64_t trips = 2 * (runs + (phase == Phase::backward ? times * moe : 0));
     sent.rows(Group::experts, Collective::all_to_all, phase, trips * rows.parts, each / rows.parts);
   }

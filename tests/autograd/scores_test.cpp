@@ -53,5 +53,14 @@ TEST(Jitter, GradientsAreJitteredAlike) {
   check_gradients({leaf(random({3, 4}, 1))}, [](auto& in) { return jitter(in[0], {1, 2}, 7, 0.3f); });
 }
 
+// Rows 2 and 0 swap names; the last drops nothing.
+TEST(Dropout, Gradients) {
+  const Tensor id = ints({3}, {7, -1, 3}), order = ints({3}, {2, 0, 1});
+  for (const Tensor& by : {Tensor(), order})
+    check_gradients({leaf(random({3, 5}, 1))}, [&](auto& in) {
+      return dropout(in[0], id, by, {.key = philox_key(1, "test"), .rate = .5f, .width = 9, .first = 2});
+    });
+}
+
 }  // namespace
 }  // namespace switchyard

@@ -87,6 +87,30 @@ TEST(CudaChoices, AdmitByPriority) {
       }
 }
 
+TEST(CudaChoices, NeighboursShareACapacity) {
+  const Both expert = choices(600, 4, 6, true), score = random_both({600, 4}, DType::f32, 3);
+  for (const std::int64_t members : {1, 2, 6}) {
+    Both slot = unwritten({600, 4}, DType::i32);
+    compare({}, [&](const Kernels& k, auto on) {
+      k.admit_by_priority(on(slot), on(expert), on(score),
+                          {.experts = 6, .group = 300, .capacity = 150 * members, .members = members}, Priority::score);
+    });
+    expect_same(slot);
+  }
+}
+
+// Scores are of size 1, and each round adds some roundings of that size.
+TEST(CudaChoices, CappedScores) {
+  for (const auto& [tokens, experts, group] :
+       {std::array<std::int64_t, 3>{0, 4, 4}, {24, 5, 12}, {5, 40, 5}, {300, 3, 300}}) {
+    Both p = random_both({tokens, experts}, DType::f32, 3), score = unwritten({tokens, experts}, DType::f32);
+    compare({{"score", &score, 40 * 0x1p-23}}, [&, group = group, experts = experts](const Kernels& k, auto on) {
+      k.capped_scores(on(score), on(p), {.experts = experts, .group = group, .capacity = group / 3},
+                      {.experts = float(experts) / 2, .entropy = .05f, .rounds = 20});
+    });
+  }
+}
+
 TEST(CudaChoices, NoChoiceTakesNoRoom) {
   const Both expert = choices(600, 3, 5, true);
   Both slot = both(ints({600, 3}, std::vector<std::int32_t>(1800, 9))), chosen = unwritten({2, 3, 5}, DType::i32);

@@ -139,5 +139,17 @@ TEST(CudaRows, CombineBackwardOfConstantWeightsReadsNoRows) {
   });
 }
 
+TEST(CudaRows, ScatterIds) {
+  for (const std::int64_t tokens : {0, 1, 700})
+    for (const std::int64_t width : {1, 3}) {
+      std::vector<std::int32_t> slots, names;
+      for (std::int64_t i = 0; i < 3 * tokens; ++i) slots.push_back(i % 4 == 1 ? -1 : std::int32_t(3 * tokens - 1 - i));
+      for (std::int64_t i = 0; i < width * tokens; ++i) names.push_back(std::int32_t(i * i));
+      const Both slot = both(ints({tokens, 3}, slots)), name = both(ints({tokens, width}, names));
+      Both id = unwritten({3 * tokens}, DType::i32);
+      compare({{"id", &id, 0}}, [&](const Kernels& k, auto on) { k.scatter_ids(on(id), on(name), on(slot)); });
+    }
+}
+
 }  // namespace
 }  // namespace switchyard::test

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "expert_cap.h"
 #include "moe/config.h"
 #include "moe/routing.h"
 #include "tensor/philox.h"
@@ -24,14 +25,15 @@ inline double dot(const std::vector<double>& a, const std::vector<double>& b) {
 }
 
 // One expert: down(silu(gate x) * up x) with up (2F, D), the gate rows first, or down(max(0, up x)) with up (F, D);
-// down (D, F).
+// down (D, F). Of the hidden features dropout keeps multiples, or all of them as they are.
 inline std::vector<double> defined_expert(Activation activation, const std::vector<double>& x, const Rows& up,
-                                          const Rows& down) {
+                                          const Rows& down, const std::vector<double>& kept = {}) {
   const std::size_t width = down[0].size();
   std::vector<double> hidden, y;
   for (std::size_t f = 0; f < width; ++f)
-    hidden.push_back(activation == Activation::relu ? std::max(0.0, dot(up[f], x))
-                                                    : silu(dot(up[f], x)) * dot(up[width + f], x));
+    hidden.push_back((kept.empty() ? 1 : kept[f]) * (activation == Activation::relu
+                                                         ? std::max(0.0, dot(up[f], x))
+                                                         : silu(dot(up[f], x)) * dot(up[width + f], x)));
   for (const auto& row : down) y.push_back(dot(row, hidden));
   return y;
 }
@@ -182,10 +184,31 @@ inline DefinedMoe defined_moe(const MoeConfig& moe, const Rows& x, const Defined
         return *std::ranges::max_element(score[a]) > *std::ranges::max_element(score[b]);
       });
     if (c.choice == Choosing::experts) {
+      std::vector<double> capped;
+      for (std::size_t t = g; t < g + G; ++t) capped.insert(capped.end(), score[t].begin(), score[t].end());
+      if (c.expert_cap > 0)
+        capped = capped_choice(capped, moe.experts, double(capacity), {.experts = float(c.expert_cap)}, 3000);
       for (std::size_t e = 0; e < E; ++e) {
         std::vector<double> of_expert;
-        for (std::size_t t = g; t < g + G; ++t) of_expert.push_back(score[t][e]);
+        for (std::size_t t = g; t < g + G; ++t)
+          of_expert.push_back(c.expert_cap > 0 ? capped[(t - g) * E + e] : score[t][e]);
         for (int i : largest(of_expert, std::min(capacity, G))) m.kept[g + std::size_t(i)][e] = true;
+      }
+      continue;
+    }
+    if (c.device_capacity > 0) {
+      // Each device keeps the choices of highest score, or of a spared group all of them.
+      const PhiloxKey spared = philox_key(pass.seed, "spared groups, step " + std::to_string(pass.step));
+      const bool keeps_all = (double(philox(spared, g / G)[0]) + 0.5) / 4294967296.0 < c.spared_groups;
+      const auto room = std::size_t(std::ceil(c.device_capacity * double(K * G) / double(D) - 1e-9));
+      for (std::size_t d = 0; d < D; ++d) {
+        std::vector<std::pair<double, std::pair<std::size_t, std::size_t>>> sent;
+        for (std::size_t t = g; t < g + G; ++t)
+          for (const int e : m.chosen[t])
+            if (std::size_t(e) / members == d) sent.push_back({m.weight[t][std::size_t(e)], {t, std::size_t(e)}});
+        std::ranges::stable_sort(sent, [](const auto& a, const auto& b) { return a.first > b.first; });
+        for (std::size_t i = 0; i < (keeps_all ? sent.size() : std::min(room, sent.size())); ++i)
+          m.kept[sent[i].second.first][sent[i].second.second] = true;
       }
       continue;
     }
@@ -247,7 +270,16 @@ inline DefinedMoe defined_moe(const MoeConfig& moe, const Rows& x, const Defined
     std::vector<double> y(x[t].size(), 0.0);
     for (std::size_t e = 0; e < E; ++e) {
       if (!m.kept[t][e]) continue;
-      const auto out = defined_expert(*moe.activation, x[t], w.up[e], w.down[e]);
+      std::vector<double> features;
+      if (const double rate = moe.expert_dropout; rate > 0) {
+        const auto F = std::size_t(moe.d_ff),
+                   i = std::size_t(std::ranges::find(m.chosen[t], int(e)) - m.chosen[t].begin());
+        for (std::size_t f = 0; f < F; ++f)
+          features.push_back(uniform_number(key("expert dropout"), (t * K + i) * F + f) < double{float(rate)}
+                                 ? 0
+                                 : 1 / (1 - double{float(rate)}));
+      }
+      const auto out = defined_expert(*moe.activation, x[t], w.up[e], w.down[e], features);
       for (std::size_t d = 0; d < y.size(); ++d) y[d] += m.weight[t][e] * out[d];
     }
     // Each shared expert on its own: F neighbouring up rows, of gate and up where there are both, and down columns.

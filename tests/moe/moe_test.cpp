@@ -134,6 +134,11 @@ MoeConfig ungated(MoeConfig config) {
   return config;
 }
 
+MoeConfig with_dropout(MoeConfig config) {
+  config.expert_dropout = 0.4;
+  return config;
+}
+
 MoeConfig padded(MoeConfig config) {
   config.dispatch = Dispatch::padded;
   return config;
@@ -180,17 +185,26 @@ std::vector<Case> all_cases() {
       {"st_moe", published(RouterKind::st_moe, 4, [](auto& r) { r.capacity_factor = 0.8; })},
       {"expert_choice", published(RouterKind::expert_choice, 4)},
       {"expert_choice_padded", padded(published(RouterKind::expert_choice, 8))},
+      {"expert_choice_capped", published(RouterKind::expert_choice, 8, [](auto& r) { r.expert_cap = 3; })},
       {"soft", published(RouterKind::soft, 4)},
       {"deepseek_v2", published(RouterKind::deepseek_v2, 8, small_groups)},
       {"deepseek_v2_of_micro_batches",
        published(RouterKind::deepseek_v2, 8,
                  [&](auto& r) { small_groups(r), r.balance_scope = BalanceScope::micro_batch; })},
+      {"deepseek_v2_dropping", published(RouterKind::deepseek_v2, 8,
+                                         [&](auto& r) {
+                                           small_groups(r);
+                                           r.device_capacity = 0.7, r.spared_groups = 0.4;
+                                         })},
       {"deepseek_v3", published(RouterKind::deepseek_v3, 8,
                                 [](auto& r) { r.expert_groups = 4, r.groups_met = 2, r.group_best = 2, r.top_k = 3; })},
       {"batch_prioritised", published(RouterKind::batch_prioritised, 4)},
       {"batch_prioritised_padded", padded(published(RouterKind::batch_prioritised, 4))},
       {"shared_experts", with_shared(published(RouterKind::deepseek_v2, 8, small_groups))},
       {"ungated_experts", ungated(with_shared(padded(softmax_of(2, true, 1.0, BalanceCounts::first))))},
+      {"expert_dropout", with_dropout(softmax_of(2, true, 1.0, BalanceCounts::first))},
+      {"expert_dropout_padded_in_halves",
+       with_dropout(overlapped(padded(softmax_of(2, true, 1.0, BalanceCounts::first))))},
       {"hash", published(RouterKind::hash, 4)},
       {"hash_of_two", published(RouterKind::hash, 4, [](auto& r) { r.top_k = 2; })},
   };
@@ -245,7 +259,7 @@ TEST_P(MoeRouters, MatchTheDefinition) {
     for (std::int64_t part = 0; part < load_PE.dim(0); ++part)
       EXPECT_EQ(load[part * config().experts + 2], 0) << "expert 2 was to stay empty";
   }
-  if (router.capacity_factor > 0 && router.choice == Choosing::tokens) {
+  if ((router.capacity_factor > 0 || router.device_capacity > 0) && router.choice == Choosing::tokens) {
     EXPECT_LT(expected.rows_kept(), result.stats.choices) << "the case was to drop something";
   }
   if (router.choice == Choosing::experts) {
@@ -600,7 +614,7 @@ TEST_P(MoeRouters, EvaluateWithoutNoiseOrDrops) {
   pass.capacity = Capacity::unlimited;
   const MoeResult result = layer.moe(Variable(tokens(16, 0)), pass);
   MoeConfig plain = config();
-  plain.router.jitter = plain.router.second_threshold = 0;
+  plain.router.jitter = plain.router.second_threshold = plain.router.device_capacity = plain.expert_dropout = 0;
   if (plain.router.choice == Choosing::tokens) plain.router.capacity_factor = 0;
   test::DefinedParameters w = defined(config(), layer);
   plain.router.noise = false;

@@ -3,6 +3,7 @@
 #include <numeric>
 #include <vector>
 
+#include "expert_cap.h"
 #include "tensor/kernel_check.h"
 
 namespace switchyard {
@@ -67,15 +68,16 @@ TEST(AdjustBias, MovesByTheSignOfWhatIsMissing) {
   expect_near(bias, floats({4}, {.25f, .75f, .5f, .5f}), 0);
 }
 
-// As the definition: an expert's candidates in order of priority, of which the first `capacity` find room.
+// As the definition: the candidates of those that share a capacity in order of priority, of which as many find room.
 std::vector<std::int32_t> admitted(const Tensor& expert, const Tensor& score, Placement p, Priority priority) {
   const std::int64_t T = expert.dim(0), K = expert.dim(1), S = score.dim(1);
   std::vector<std::int32_t> slot(std::size_t(T * K), -1);
   for (std::int64_t g = 0; g < T; g += p.group)
-    for (std::int64_t e = 0; e < p.experts; ++e) {
+    for (std::int64_t e = 0; e < p.experts / p.members; ++e) {
       std::vector<std::int64_t> candidates;
       for (std::int64_t i = g * K; i < (g + p.group) * K; ++i)
-        if (expert.data<std::int32_t>()[i] == e) candidates.push_back(i);
+        if (expert.data<std::int32_t>()[i] >= 0 && expert.data<std::int32_t>()[i] / p.members == e)
+          candidates.push_back(i);
       std::ranges::stable_sort(candidates, [&](std::int64_t a, std::int64_t b) {
         if (priority == Priority::choice_then_score && a % K != b % K) return a % K < b % K;
         return at(score, a / K * S + std::min(a % K, S - 1)) > at(score, b / K * S + std::min(b % K, S - 1));
@@ -113,6 +115,59 @@ TEST(AdmitByPriority, ExpertsTakeTheirBestTokens) {
   Tensor slot = poisoned({3, 2}, DType::i32);
   k.admit_by_priority(slot, expert, score, {.experts = 2, .group = 3, .capacity = 2}, Priority::score);
   EXPECT_EQ(values(slot), (std::vector<std::int32_t>{0, 0, 0, -1, 0, -1}));
+}
+
+// DeepSeek-V2's devices: experts that share a capacity, of which a token may have chosen several.
+TEST(AdmitByPriority, NeighboursShareACapacity) {
+  const std::int64_t tokens = 60, choices = 4;
+  Tensor expert = poisoned({tokens, choices}, DType::i32), slot = poisoned({tokens, choices}, DType::i32);
+  for (std::int64_t t = 0; t < tokens; ++t)
+    for (std::int64_t c = 0; c < choices; ++c)
+      expert.data<std::int32_t>()[t * choices + c] = std::int32_t((t * t + c) % 6);
+  const Tensor score = random({tokens, choices}, 5);
+  for (const std::int64_t members : {1, 2, 3, 6}) {
+    const Placement placement{.experts = 6, .group = 20, .capacity = 7 * members, .members = members};
+    k.admit_by_priority(slot, expert, score, placement, Priority::score);
+    EXPECT_EQ(values(slot), admitted(expert, score, placement, Priority::score)) << members;
+  }
+}
+
+// The last rounds, of the same entropy, leave less than 1e-4 to go. Scores are of size 1 of which f32 keeps 1e-7, a
+// two-hundredth of the entropy, and a hundred roundings may add up.
+TEST(CappedScores, AreWhereDykstrasProjectionsArrive) {
+  const ExpertCap cap{.experts = 2, .entropy = 0.05f, .rounds = 100};
+  const Placement placement{.experts = 5, .group = 12, .capacity = 4};
+  Tensor p = random({24, 5}, 3), score = poisoned({24, 5}, DType::f32);
+  for (std::int64_t i = 0; i < p.numel(); ++i) p.data<float>()[i] = std::abs(p.data<float>()[i]) / 2 + (i % 5 == 0);
+  k.capped_scores(score, p, placement, cap);
+  for (std::int64_t g = 0; g < 2; ++g) {
+    std::vector<double> of_group;
+    for (std::int64_t i = 0; i < 60; ++i) of_group.push_back(at(p, 60 * g + i));
+    const std::vector<double> a = test::capped_choice(of_group, 5, 4, cap, 3000);
+    for (std::int64_t i = 0; i < 60; ++i)
+      EXPECT_NEAR(std::min(1.0, std::exp(at(score, 60 * g + i) / .05)), a[std::size_t(i)], 2e-4) << g << ' ' << i;
+  }
+}
+
+// Two tokens that every expert likes best, some more than others: without a cap each expert would take both.
+TEST(CappedScores, KeepTokensFromHavingMoreThanTheCap) {
+  const std::int64_t T = 8, E = 4;
+  Tensor p = poisoned({T, E}, DType::f32), score = poisoned({T, E}, DType::f32);
+  for (std::int64_t t = 0; t < T; ++t)
+    for (std::int64_t e = 0; e < E; ++e)
+      p.data<float>()[t * E + e] = t == 0 ? .5f + .02f * float(e) : t == 1 ? .56f - .02f * float(e) : .2f;
+  for (const std::int64_t cap : {1, 2, 3}) {
+    k.capped_scores(score, p, {.experts = E, .group = T, .capacity = 2}, {.experts = float(cap)});
+    std::vector<std::int64_t> experts_of(T);
+    for (std::int64_t e = 0; e < E; ++e) {
+      std::vector<std::int64_t> order(T);
+      std::iota(order.begin(), order.end(), 0);
+      std::ranges::stable_sort(order, [&](auto a, auto b) { return at(score, a * E + e) > at(score, b * E + e); });
+      for (std::size_t i = 0; i < 2; ++i) ++experts_of[std::size_t(order[i])];
+    }
+    EXPECT_EQ(experts_of[0], cap);
+    EXPECT_EQ(experts_of[1], cap);
+  }
 }
 
 // GShard's random second expert: a choice of -1 takes no room, is not counted and finds none.

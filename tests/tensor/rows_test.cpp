@@ -129,6 +129,16 @@ TEST(CombineRowsKernel, NeedsNoRowsWhereNoWeightLearns) {
       dx, [&](auto i) { return at(dy, (i + 3) % 6) * (i < 3 ? 3 : 2); }, rounding(DType::f32), 1);
 }
 
+TEST(ScatterIds, NamesRowsByTheirSlots) {
+  Tensor id = test::poisoned({5}, DType::i32);
+  const Tensor slot = test::ints({2, 2}, {4, -1, 0, 2});
+  const auto ids = [&id] { return std::vector<std::int32_t>(id.data<std::int32_t>(), id.data<std::int32_t>() + 5); };
+  kernels(Device{}).scatter_ids(id, test::ints({2, 2}, {7, 8, 9, 6}), slot);
+  EXPECT_EQ(ids(), (std::vector<std::int32_t>{9, -1, 6, -1, 7}));
+  kernels(Device{}).scatter_ids(id, test::ints({2, 1}, {7, 8}), slot);
+  EXPECT_EQ(ids(), (std::vector<std::int32_t>{8, -1, 8, -1, 7}));
+}
+
 TEST(RowsKernels, SameBitsOnAnyNumberOfThreads) {
   const Tensor x = random_rows({600, 257}, DType::bf16, 1), dy = random_rows({300, 257}, DType::bf16, 2);
   const Tensor slot = some_slots(300, 2, 600, 3), weight = random({300, 2}, 4), index = some_index(600, 11, 5);

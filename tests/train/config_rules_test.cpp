@@ -69,7 +69,25 @@ TEST(ConfigRules, KeysMustFitEachOther) {
        "earlier "
        "ones go: a language model then sees the future in training, and cannot do the same when it generates; "
        "router.allow_future_tokens: true accepts that"},
+      {"router: {kind: expert_choice, allow_future_tokens: true, expert_cap: 2}\n", ""},
+      {"router: {kind: expert_choice, allow_future_tokens: true, expert_cap: 1}\n",
+       "a.yaml:1:70: router.expert_cap: experts that take 512 rows of the 256 tokens of a group give them more than 1 "
+       "each; nearest: 2"},
+      {"router: {expert_cap: 3}\n", "a.yaml:1:22: router.expert_cap: tokens that choose have router.top_k experts"},
       {"moe: {experts: 160}\nrouter: {kind: deepseek_v2}\n", ""},
+      {"moe: {experts: 160}\nrouter: {kind: deepseek_v2, device_capacity: 1, allow_future_tokens: true}\n", ""},
+      {"moe: {experts: 160}\nrouter: {kind: deepseek_v2, device_capacity: 1}\n",
+       "a.yaml:2:46: router.device_capacity: what is dropped are the lowest scores of a group, so later tokens decide "
+       "where earlier ones go: a language model then sees the future in training, and cannot do the same when it "
+       "generates; router.allow_future_tokens: true accepts that"},
+      {"router: {device_capacity: 1, allow_future_tokens: true}\n",
+       "a.yaml:1:27: router.device_capacity: groups of experts have a capacity, or experts have, and all choices "
+       "count; "
+       "set the other to 0"},
+      {"router: {spared_groups: 0.3}\n",
+       "a.yaml:1:25: router.spared_groups: nothing is dropped by groups of experts, so that none needs to be spared"},
+      {"moe: {expert_dropout: 0.4}\ntrain: {global_batch: 4194304}\n",
+       "a.yaml:1:23: moe.expert_dropout: the choices of a step must be fewer than 2^31, by which dropout counts them"},
       {"router: {kind: deepseek_v2}\n",
        "a.yaml:1:16: router.kind: 6 choices do not fit the 3 experts of the groups that a token may go to; "
        "nearest: 3"},

@@ -34,6 +34,7 @@ Config unusual() {
            .d_ff = 40,
            .activation = Activation::geglu,
            .shared_experts = 1,
+           .expert_dropout = 0.4,
            .layers = {1, 4, 6},
            .every = 3,
            .first_dense = 2,
@@ -111,8 +112,14 @@ std::vector<RouterConfig> unusual_routers() {
           {.kind = RouterKind::expert_choice,
            .choice = Choosing::experts,
            .renormalise = false,
+           .expert_cap = 3,
            .allow_future_tokens = true,
-           .balance_loss = 0}};
+           .balance_loss = 0},
+          {.expert_groups = 4,
+           .capacity_factor = 0,
+           .device_capacity = 1.5,
+           .spared_groups = 0.25,
+           .allow_future_tokens = true}};
 }
 
 void expect_all_differ(const Section& a, const Section& b, const std::string& path) {
@@ -184,7 +191,7 @@ TEST(ConfigWriter, WritesEveryFieldOnALineOfItsOwn) {
 
 TEST(ConfigWriter, CommentsTellMeaningAndRange) {
   const std::string yaml = write_config(Config{}, Comments::yes);
-  EXPECT_NE(yaml.find("  experts: 8         # experts of an MoE block; 0 makes the model dense [0 to 65536]\n"),
+  EXPECT_NE(yaml.find("  experts: 8           # experts of an MoE block; 0 makes the model dense [0 to 65536]\n"),
             std::string::npos);
   EXPECT_NE(yaml.find("moe:  # experts, and which blocks have them\n"), std::string::npos);
   EXPECT_NE(yaml.find("train: []  # token files to train on: [{path: text, weight: number}]\n"), std::string::npos);

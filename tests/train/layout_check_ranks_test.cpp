@@ -22,7 +22,8 @@ TEST(LayoutCheck, ListsWhatTheConfigurationAllows) {
   const test::RunDir dir("legal", *self);
   Config config = small_config(dir);
   EXPECT_EQ(legal_layouts(config, 1, 2).size(), 1u);
-  // tensor 1 or 2, and experts as they are, spread over 2, or cut over 2; two stages; each without and with a shared-out optimizer
+  // tensor 1 or 2, and experts as they are, spread over 2, or cut over 2; two stages; each without and with a
+  // shared-out optimizer
   EXPECT_EQ(legal_layouts(config, 2, 2).size(), 14u);
   EXPECT_EQ(legal_layouts(config, 3, 2).size(), 0u);  // 16 samples, 4 heads and 4 experts over 3
   EXPECT_EQ(legal_layouts(config, 2, 16).size(), 8u) << "16 parts leave one sample each, for one data rank";

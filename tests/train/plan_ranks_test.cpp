@@ -37,9 +37,11 @@ Config config_of(const Case& each, const test::RunDir& dir, const RouterConfig& 
   c.model.vocab_size = 259;
   c.moe.router = router;
   c.moe.router.group_size = 4;
+  c.moe.router.device_capacity = 0;
   if (router.capacity_factor == 0) c.moe.router.capacity_factor = 1;  // so that rows can be padded
   c.moe.shared_experts = router.kind == RouterKind::deepseek_v3 ? 1 : 0;
   c.moe.activation = int(router.kind) % 2 == 0 ? Activation::relu : Activation::swiglu;
+  c.moe.expert_dropout = router.kind == RouterKind::switch_top_1 ? 0.2 : 0;
   c.moe.dispatch = Dispatch::padded;
   c.moe.overlap = Overlap::on;
   if (each.micro_batch != 1) c.moe.router.balance_scope = BalanceScope::micro_batch;

@@ -17,6 +17,7 @@ std::vector<Config> routers(const test::RunDir& dir, ProcessGroup& world) {
     config.train.recompute = Recompute::block;
     config.moe.router = router;
     if (router.kind == RouterKind::deepseek_v3) config.moe.shared_experts = 1;
+    if (router.kind == RouterKind::switch_top_1) config.moe.expert_dropout = 0.2;
     if (router.kind == RouterKind::top_k) config.moe.router.balance_scope = BalanceScope::global;
     configs.push_back(resolved(config, world.size()));
   }

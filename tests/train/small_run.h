@@ -20,6 +20,8 @@ inline std::vector<RouterConfig> small_routers() {
     if (router.jitter > 0) router.jitter = 0.3;
     if (router.top_k > 2) router.top_k = 2;
     if (router.expert_groups > 1) router.expert_groups = 2, router.groups_met = 1;
+    if (router.choice == Choosing::experts) router.expert_cap = 3;
+    if (router.kind == RouterKind::deepseek_v2) router.device_capacity = 0.7, router.spared_groups = 0.3;
     router.allow_future_tokens = true;
     routers.push_back(router);
   }

@@ -105,8 +105,8 @@ void adjust_bias(Tensor& bias_E, const Tensor& count_E, float rate) {
   }
 }
 
-// Each expert keeps the largest of its keys, which hold the score and, below it, the place in the group, so that no two
-// are equal. Where choices come first, choice by choice as long as there is room.
+// Each expert, or those that share a capacity, keep the largest of their keys, which hold the score and, below it, the
+// place in the group, so that no two are equal. Where choices come first, choice by choice as long as there is room.
 void admit_by_priority(Tensor& slot_TK, const Tensor& expert_TK, const Tensor& score_TK, Placement placement,
                        Priority priority) {
   const std::int64_t tokens = expert_TK.dim(0), top_k = expert_TK.dim(1), scores = score_TK.dim(1);
@@ -117,7 +117,7 @@ void admit_by_priority(Tensor& slot_TK, const Tensor& expert_TK, const Tensor& s
   std::fill_n(slot, slot_TK.numel(), -1);
 #pragma omp parallel if (tokens * top_k > kParallelElements)
   {
-    std::vector<std::vector<std::uint64_t>> keys_E(static_cast<std::size_t>(placement.experts));
+    std::vector<std::vector<std::uint64_t>> keys_E(static_cast<std::size_t>(placement.experts / placement.members));
     std::vector<std::int64_t> room_E(keys_E.size());
 #pragma omp for schedule(static)
     for (std::int64_t g = 0; g < tokens / placement.group; ++g) {
@@ -130,7 +130,7 @@ void admit_by_priority(Tensor& slot_TK, const Tensor& expert_TK, const Tensor& s
             const std::int32_t e = expert[t * top_k + k];
             const auto place = static_cast<std::uint32_t>((t - begin) * top_k + k);
             if (e >= 0)
-              keys_E[static_cast<std::size_t>(e)].push_back(
+              keys_E[static_cast<std::size_t>(e / placement.members)].push_back(
                   std::uint64_t{ordered(score[t * scores + std::min(k, scores - 1)])} << 32 | (0xffffffffu - place));
           }
         for (std::size_t e = 0; e < keys_E.size(); ++e) {
@@ -141,6 +141,48 @@ void admit_by_priority(Tensor& slot_TK, const Tensor& expert_TK, const Tensor& s
           for (std::int64_t i = 0; i < kept; ++i)
             slot[begin * top_k + (0xffffffffu - static_cast<std::uint32_t>(keys[static_cast<std::size_t>(i)]))] = 0;
         }
+      }
+    }
+  }
+}
+
+// With L = p + u_e + v_t, A = min(1, e^(L / entropy)): a round scales experts (u) to their capacity and tokens (v <= 0)
+// to the cap, each as if the other constraints' corrections of the round before were undone (Dykstra), until both fit.
+void capped_scores(Tensor& score_TE, const Tensor& p_TE, Placement placement, ExpertCap cap) {
+  const std::int64_t tokens = p_TE.dim(0), experts = p_TE.dim(1), group = placement.group;
+  const auto E = static_cast<std::size_t>(experts);
+  const float log_capacity = std::log(static_cast<float>(placement.capacity)), log_cap = std::log(cap.experts);
+  constexpr float kNone = -std::numeric_limits<float>::infinity();
+#pragma omp parallel for schedule(static)
+  for (std::int64_t g = 0; g < tokens / group; ++g) {
+    float* score = score_TE.data<float>() + g * group * experts;
+    std::copy_n(p_TE.data<float>() + g * group * experts, group * experts, score);
+    std::vector<float> largest(E), sum(E), by_expert(E), by_token(static_cast<std::size_t>(group));
+    for (int round = 0; round < cap.rounds; ++round) {
+      const float entropy = cap.entropy_in(round), sharpness = 1 / entropy;
+      std::ranges::fill(largest, kNone);
+      std::ranges::fill(sum, 0.0f);
+      for (std::int64_t t = 0; t < group; ++t)
+        for (std::size_t e = 0; e < E; ++e)
+          largest[e] = std::max(largest[e], std::min(0.0f, score[t * experts + static_cast<std::int64_t>(e)]));
+      for (std::int64_t t = 0; t < group; ++t) {
+        const float* row = score + t * experts;
+#pragma omp simd
+        for (std::size_t e = 0; e < E; ++e) sum[e] += exp_approx((std::min(0.0f, row[e]) - largest[e]) * sharpness);
+      }
+      for (std::size_t e = 0; e < E; ++e) by_expert[e] = entropy * (log_capacity - std::log(sum[e])) - largest[e];
+
+      for (std::int64_t t = 0; t < group; ++t) {
+        float* row = score + t * experts;
+        float most = kNone, all = 0;
+        for (std::size_t e = 0; e < E; ++e) most = std::max(most, std::min(0.0f, row[e]) + by_expert[e]);
+#pragma omp simd reduction(+ : all)
+        for (std::size_t e = 0; e < E; ++e)
+          all += exp_approx((std::min(0.0f, row[e]) + by_expert[e] - most) * sharpness);
+        float& mine = by_token[static_cast<std::size_t>(t)];
+        const float before = mine;
+        mine = std::min(0.0f, entropy * (log_cap - std::log(all)) - most + before);
+        for (std::size_t e = 0; e < E; ++e) row[e] += by_expert[e] + (mine - before);
       }
     }
   }

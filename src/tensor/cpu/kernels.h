@@ -57,6 +57,7 @@ void scatter_add_rows(Tensor& y_RD, const Tensor& x_ND, const Tensor& index_N);
 void combine_rows(Tensor& y_TD, const Tensor& x_ND, const Tensor& slot_TK, const Tensor& weight_TK);
 void combine_rows_backward(Tensor& dx_ND, Tensor& dweight_TK, const Tensor& dy_TD, const Tensor& x_ND,
                            const Tensor& slot_TK, const Tensor& weight_TK);
+void scatter_ids(Tensor& id_N, const Tensor& x_TK, const Tensor& slot_TK);
 
 // router.cpp
 void softmax(Tensor& p_TE, Tensor& lse_T, const Tensor& logits_TE);
@@ -83,6 +84,7 @@ void thin_choices(Tensor& expert_TK, const Tensor& weight_TK, const Tensor& rand
 void count_meetings(Tensor& met_GD, const Tensor& expert_TK, Placement);
 void adjust_bias(Tensor& bias_E, const Tensor& count_E, float rate);
 void admit_by_priority(Tensor& slot_TK, const Tensor& expert_TK, const Tensor& score_TK, Placement, Priority);
+void capped_scores(Tensor& score_TE, const Tensor& p_TE, Placement placement, ExpertCap cap);
 
 // scores.cpp
 void sigmoid(Tensor& s_TE, Tensor& share_TE, const Tensor& logits_TE);
@@ -109,6 +111,7 @@ void sum(Tensor& y_1, const Tensor& x, Into into);
 void uniform(Tensor& y, PhiloxKey key, std::uint64_t first);
 void normal(Tensor& y, PhiloxKey key, std::uint64_t first);
 void jitter(Tensor& y, const Tensor& x, PhiloxKey key, std::uint64_t first, float eps);
+void dropout(Tensor& y_RF, const Tensor& x_RF, const Tensor& id_R, const Tensor& order_R, DropoutMask mask);
 
 // optimizer.cpp
 void adamw(std::span<const AdamWTensors>, const AdamWStep&, const Tensor& grad_scale_1);

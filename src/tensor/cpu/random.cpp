@@ -1,7 +1,9 @@
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
 #include "tensor/cpu/kernels.h"
+#include "tensor/cpu/simd.h"
 
 namespace switchyard::cpu {
 namespace {
@@ -46,6 +48,35 @@ void jitter(Tensor& y, const Tensor& x, PhiloxKey key, std::uint64_t first, floa
   float* out = y.data<float>();
   for_each_number<4>(key, first, y.numel(), draw_uniform,
                      [=](std::uint64_t i, float u) { out[i] = in[i] * (1 - eps + 2 * eps * u); });
+}
+
+void dropout(Tensor& y_RF, const Tensor& x_RF, const Tensor& id_R, const Tensor& order_R, DropoutMask mask) {
+  const std::int64_t rows = x_RF.dim(0), columns = x_RF.dim(1);
+  const std::int32_t* ids = id_R.data<std::int32_t>();
+  const std::int32_t* order = order_R ? order_R.data<std::int32_t>() : nullptr;
+  const float scale = 1 / (1 - mask.rate);
+  with_row_type(x_RF.dtype(), [&](auto type) {
+    using T = decltype(type);
+#pragma omp parallel for schedule(static) if (rows * columns > 1 << 12)
+    for (std::int64_t r = 0; r < rows; ++r) {
+      const T* x = x_RF.data<T>() + r * columns;
+      T* y = y_RF.data<T>() + r * columns;
+      const std::int64_t id = ids[order ? order[r] : r];
+      if (id < 0) {
+        std::copy_n(x, columns, y);
+        continue;
+      }
+      const auto first = static_cast<std::uint64_t>(id * mask.width + mask.first);
+      for (std::uint64_t block = first / 4; 4 * block < first + static_cast<std::uint64_t>(columns); ++block) {
+        const auto words = philox(mask.key, block);
+        for (std::uint64_t word = 0; word < 4; ++word) {
+          const std::uint64_t f = 4 * block + word - first;  // wraps where the block begins before `first`
+          if (f < static_cast<std::uint64_t>(columns))
+            y[f] = T(uniform_f32(words[word]) < mask.rate ? 0.0f : to_float(x[f]) * scale);
+        }
+      }
+    }
+  });
 }
 
 }  // namespace switchyard::cpu

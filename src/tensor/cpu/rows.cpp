@@ -129,4 +129,13 @@ void combine_rows_backward(Tensor& dx_ND, Tensor& dweight_TK, const Tensor& dy_T
   });
 }
 
+void scatter_ids(Tensor& id_N, const Tensor& x_TK, const Tensor& slot_TK) {
+  const std::int64_t choices = slot_TK.dim(1), each = x_TK.dim(1) == 1 ? choices : 1;
+  const std::int32_t *x = x_TK.data<std::int32_t>(), *slot = slot_TK.data<std::int32_t>();
+  std::int32_t* id = id_N.data<std::int32_t>();
+  std::fill_n(id, id_N.numel(), -1);
+  for (std::int64_t i = 0; i < slot_TK.numel(); ++i)
+    if (slot[i] >= 0) id[slot[i]] = x[i / each];
+}
+
 }  // namespace switchyard::cpu

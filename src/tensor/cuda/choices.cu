@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <cmath>
+
 #include "tensor/cuda/kernels.h"
 #include "tensor/cuda/tokens.cuh"
 
@@ -118,15 +121,16 @@ __device__ unsigned long long least_kept(const unsigned long long* keys, int cou
   return least;
 }
 
-// One block a group and expert collects the keys of those that chose it, in any order, and keeps the largest.
+// One block a group and expert, or `members` experts, collects the keys of those that chose it, in any order, and keeps
+// the largest. A token has at most `most` of them in a pass.
 __global__ void admit_by_priority_kernel(int* slot_TK, const int* expert_TK, const float* score_TK,
-                                         unsigned long long* keys_GES, int choices, int scores, int experts,
+                                         unsigned long long* keys, int choices, int scores, int members, int most,
                                          std::int64_t group, std::int64_t capacity, int passes) {
   SharedMemory shared;
   const auto tally = shared.take<int>(1), found = shared.take<int>(1);
   const int e = int(blockIdx.y), width = choices / passes;
   const std::int64_t begin = blockIdx.x * group;
-  unsigned long long* const keys = keys_GES + (std::int64_t{blockIdx.x} * experts + e) * group;
+  keys += (std::int64_t{blockIdx.x} * gridDim.y + e) * group * most;
   int room = int(capacity);
   for (int pass = 0; pass < passes; ++pass) {
     if (threadIdx.x == 0) found[0] = 0;
@@ -135,7 +139,7 @@ __global__ void admit_by_priority_kernel(int* slot_TK, const int* expert_TK, con
       const std::int64_t t = i / width, place = t * choices + pass * width + i % width;
       const int k = int(place % choices), expert = expert_TK[begin * choices + place];
       if (expert < 0 && e == 0) slot_TK[begin * choices + place] = -1;
-      if (expert == e)
+      if (expert >= 0 && expert / members == e)
         keys[atomicAdd(&found[0], 1)] = rank_of(score_TK[(begin + t) * scores + min(k, scores - 1)], int(place));
     }
     __syncthreads();
@@ -144,6 +148,49 @@ __global__ void admit_by_priority_kernel(int* slot_TK, const int* expert_TK, con
     for (int i = int(threadIdx.x); i < count; i += kThreads)
       slot_TK[begin * choices + index_of(keys[i])] = keys[i] >= least ? 0 : -1;
     room -= kept;
+    __syncthreads();
+  }
+}
+
+// entropy log sum_i e^(f(i) / entropy) for i in [0, count), over the lanes of a warp or, with one lane, by a thread.
+template <int lanes, class F>
+__device__ float soft_max(std::int64_t count, float entropy, F f) {
+  const int lane = lanes == 1 ? 0 : lane_id();
+  float most = -INFINITY, sum = 0;
+  for (std::int64_t i = lane; i < count; i += lanes) most = fmaxf(most, f(i));
+  if (lanes > 1) most = lanes_max(most, lanes);
+  for (std::int64_t i = lane; i < count; i += lanes) sum += expf((f(i) - most) / entropy);
+  if (lanes > 1) sum = lanes_sum(sum, lanes);
+  return most + entropy * logf(sum);
+}
+
+// One block a routing group; cpu/choices.cpp says what a round is. A warp sums up an expert, a thread a token.
+__global__ void capped_scores_kernel(float* score_TE, const float* p_TE, float* factors, int experts,
+                                     std::int64_t group, float log_capacity, float log_cap, ExpertCap cap) {
+  const std::int64_t elements = group * experts;
+  float* const score = score_TE + blockIdx.x * elements;
+  float* const by_expert = factors + blockIdx.x * (experts + group);
+  float* const by_token = by_expert + experts;
+  for (std::int64_t i = threadIdx.x; i < elements; i += kThreads) score[i] = p_TE[blockIdx.x * elements + i];
+  for (std::int64_t t = threadIdx.x; t < group; t += kThreads) by_token[t] = 0;
+  __syncthreads();
+  for (int round = 0; round < cap.rounds; ++round) {
+    const float entropy = cap.entropy_in(round);
+    for (int e = int(threadIdx.x) / kWarpSize; e < experts; e += kThreads / kWarpSize) {
+      const float all =
+          soft_max<kWarpSize>(group, entropy, [=](std::int64_t t) { return fminf(0.0f, score[t * experts + e]); });
+      if (lane_id() == 0) by_expert[e] = entropy * log_capacity - all;
+    }
+    __syncthreads();
+    for (std::int64_t t = threadIdx.x; t < group; t += kThreads) {
+      float* const row = score + t * experts;
+      const float before = by_token[t];
+      const float all =
+          soft_max<1>(experts, entropy, [=](std::int64_t e) { return fminf(0.0f, row[e]) + by_expert[e]; });
+      const float now = fminf(0.0f, entropy * log_cap - all + before);
+      by_token[t] = now;
+      for (int e = 0; e < experts; ++e) row[e] += by_expert[e] + (now - before);
+    }
     __syncthreads();
   }
 }
@@ -190,12 +237,25 @@ void adjust_bias(Tensor& bias_E, const Tensor& count_E, float rate) {
 void admit_by_priority(Tensor& slot_TK, const Tensor& expert_TK, const Tensor& score_TK, Placement placement,
                        Priority priority) {
   Context& on = context(slot_TK.device());
-  const std::int64_t tokens = expert_TK.dim(0), choices = expert_TK.dim(1), experts = placement.experts;
+  const std::int64_t tokens = expert_TK.dim(0), choices = expert_TK.dim(1);
   if (tokens == 0) return;
-  launch(on, "admit_by_priority", admit_by_priority_kernel, dim3(unsigned(tokens / placement.group), unsigned(experts)),
+  const std::int64_t passes = priority == Priority::score ? 1 : choices,
+                     most = std::min(placement.members, choices / passes),
+                     blocks = placement.experts / placement.members;
+  launch(on, "admit_by_priority", admit_by_priority_kernel, dim3(unsigned(tokens / placement.group), unsigned(blocks)),
          kThreads, shared_bytes_of<int>(1) + shared_bytes_of<int>(1), ptr<std::int32_t>(slot_TK),
-         ptr<std::int32_t>(expert_TK), ptr<float>(score_TK), on.scratch<unsigned long long>(tokens * experts), choices,
-         score_TK.dim(1), experts, placement.group, placement.capacity, priority == Priority::score ? 1 : choices);
+         ptr<std::int32_t>(expert_TK), ptr<float>(score_TK), on.scratch<unsigned long long>(tokens * blocks * most),
+         choices, score_TK.dim(1), placement.members, most, placement.group, placement.capacity, passes);
+}
+
+void capped_scores(Tensor& score_TE, const Tensor& p_TE, Placement placement, ExpertCap cap) {
+  Context& on = context(p_TE.device());
+  const std::int64_t tokens = p_TE.dim(0), experts = p_TE.dim(1);
+  if (tokens == 0) return;
+  const std::int64_t groups = tokens / placement.group;
+  launch(on, "capped_scores", capped_scores_kernel, unsigned(groups), kThreads, 0, ptr<float>(score_TE),
+         ptr<float>(p_TE), on.scratch<float>(groups * (experts + placement.group)), experts, placement.group,
+         std::log(float(placement.capacity)), std::log(cap.experts), cap);
 }
 
 }  // namespace switchyard::cuda

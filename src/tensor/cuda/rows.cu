@@ -196,6 +196,12 @@ __global__ void clear_kernel(T* x_ND, const unsigned char* taken, std::int64_t r
     if (!taken[n]) clear_row<P>(x_ND + n * dim, dim);
 }
 
+__global__ void scatter_ids_kernel(int* id_N, const int* x_TK, const int* slot_TK, std::int64_t count, int each) {
+  const std::int64_t stride = std::int64_t{gridDim.x} * kThreads;
+  for (std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x; i < count; i += stride)
+    if (slot_TK[i] >= 0) id_N[slot_TK[i]] = x_TK[i / each];
+}
+
 }  // namespace
 
 void gather_rows(Tensor& y_ND, const Tensor& x_RD, const Tensor& index_N) {
@@ -296,6 +302,14 @@ void combine_rows_backward(Tensor& dx_ND, Tensor& dweight_TK, const Tensor& dy_T
         },
         dx, dy, x);
   });
+}
+
+void scatter_ids(Tensor& id_N, const Tensor& x_TK, const Tensor& slot_TK) {
+  Context& on = context(id_N.device());
+  if (id_N.numel() > 0) CUDA_CHECK(cudaMemsetAsync(id_N.bytes(), 0xff, id_N.size_in_bytes(), on.stream()));  // -1
+  launch(on, "scatter_ids", scatter_ids_kernel, grid_for(on, slot_TK.numel(), kThreads), kThreads, 0,
+         ptr<std::int32_t>(id_N), ptr<std::int32_t>(x_TK), ptr<std::int32_t>(slot_TK), slot_TK.numel(),
+         x_TK.dim(1) == 1 ? slot_TK.dim(1) : std::int64_t{1});
 }
 
 }  // namespace switchyard::cuda

@@ -1,0 +1,73 @@
+#include "moe/room.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace switchyard {
+
+std::int64_t expert_capacity(double factor, std::int64_t top_k, std::int64_t group, std::int64_t experts) {
+  // The product is exact for the sizes at hand; a factor such as 1.1 is not, and must not round a whole number up.
+  const double rows = factor * static_cast<double>(top_k * group) / static_cast<double>(experts);
+  return static_cast<std::int64_t>(std::ceil(rows - 1e-9));
+}
+
+Room::Room(const MoeConfig& config, std::uint64_t seed) : config_(config), seed_(seed) {}
+
+Placement Room::placement(const RoutingGroups& groups, const RouterPass& pass, std::int64_t parts, bool pads) const {
+  const RouterConfig& router = config_.router;
+  Placement placement{.experts = config_.experts, .group = groups.size(), .parts = parts};
+  if (pass.trains() && router.device_capacity > 0) {
+    placement.members = config_.experts / router.expert_groups;
+    placement.capacity = expert_capacity(router.device_capacity, router.top_k, groups.size(), router.expert_groups);
+  } else if (pass.trains() || router.choice == Choosing::experts) {
+    placement.capacity =
+        std::min(expert_capacity(router.capacity_factor, router.top_k, groups.size(), config_.experts), groups.size());
+    placement.padded = placement.capacity > 0 && pads;
+  }
+  return placement;
+}
+
+// The scores of choices by which experts that choose go where a token may have so many experts only.
+Tensor Room::capped(const Tensor& expert_AK, const Tensor& gate_AE, const Placement& placement) const {
+  const Kernels& k = kernels(gate_AE.device());
+  Tensor by_expert_AE = empty_like(gate_AE), score_AK = Tensor::empty(expert_AK.shape(), DType::f32, gate_AE.device());
+  k.capped_scores(by_expert_AE, gate_AE, placement, {.experts = static_cast<float>(config_.router.expert_cap)});
+  k.choose(score_AK, expert_AK, by_expert_AE, Renormalise::no);
+  return score_AK;
+}
+
+// Of some groups nothing is dropped, the same ones in every layer.
+void Room::spare_some(const Tensor& slot_AK, const RoutingGroups& groups, const RouterPass& pass) const {
+  const PhiloxKey key = philox_key(seed_, text("spared groups, step ", pass.step));
+  const std::int64_t first = (pass.first_token - groups.first()) / groups.size();
+  for (std::int64_t g = 0; g < slot_AK.dim(0) / groups.size(); ++g)
+    if (uniform(philox(key, static_cast<std::uint64_t>(first + g))[0]) < config_.router.spared_groups) {
+      Tensor spared = slot_AK.rows(g * groups.size(), (g + 1) * groups.size());
+      kernels(slot_AK.device()).zero(spared);
+    }
+}
+
+Tensor Room::admitted(const Tensor& expert_AK, const Scores& scores, const TopK& chosen, const RoutingGroups& groups,
+                      const RouterPass& pass, const Placement& placement) const {
+  const Kernels& k = kernels(expert_AK.device());
+  Tensor slot_AK = Tensor::empty(expert_AK.shape(), DType::i32, expert_AK.device());
+  if (placement.capacity == 0) return slot_AK;
+  if (config_.router.choice == Choosing::experts) {
+    const Tensor score_AK = config_.router.expert_cap > 0
+                                ? capped(expert_AK, groups.all(scores.gate_TE.value()), placement)
+                                : groups.all(chosen.weight_TK.value());
+    k.admit_by_priority(slot_AK, expert_AK, score_AK, placement, Priority::score);
+  } else if (config_.router.device_capacity > 0) {
+    const Tensor score_AK = groups.all(chosen.weight_TK.value());
+    k.admit_by_priority(slot_AK, expert_AK, score_AK, placement, Priority::score);
+    spare_some(slot_AK, groups, pass);
+  } else if (config_.router.admission == Admission::priority) {
+    const Tensor score_A1 = groups.all(best_scores(scores.gate_TE.value()));
+    k.admit_by_priority(slot_AK, expert_AK, score_A1, placement, Priority::choice_then_score);
+  } else {
+    k.admit(slot_AK, expert_AK, placement);
+  }
+  return slot_AK;
+}
+
+}  // namespace switchyard

@@ -1,0 +1,33 @@
+#pragma once
+
+#include "moe/choices.h"
+#include "moe/routing_groups.h"
+
+namespace switchyard {
+
+// Rows that an expert takes of a group: ceil(factor * top_k * group / experts); 0 (dropless) for a factor of 0.
+std::int64_t expert_capacity(double factor, std::int64_t top_k, std::int64_t group, std::int64_t experts);
+
+// Who finds room in the experts that were chosen, and by which right.
+class Room {
+ public:
+  Room(const MoeConfig& config, std::uint64_t seed);
+
+  // How the groups' tokens spread over experts. Training limits how many rows an expert takes, or a group of experts;
+  // experts that choose are limited always.
+  Placement placement(const RoutingGroups& groups, const RouterPass& pass, std::int64_t parts, bool pads) const;
+
+  // i32 (A, K): 0 for a choice that found room, -1 for the others; not written where there is room for all. expert_AK:
+  // the choices of all tokens of the groups, of which `chosen` are this rank's.
+  Tensor admitted(const Tensor& expert_AK, const Scores& scores, const TopK& chosen, const RoutingGroups& groups,
+                  const RouterPass& pass, const Placement& placement) const;
+
+ private:
+  Tensor capped(const Tensor& expert_AK, const Tensor& gate_AE, const Placement& placement) const;
+  void spare_some(const Tensor& slot_AK, const RoutingGroups& groups, const RouterPass& pass) const;
+
+  MoeConfig config_;
+  std::uint64_t seed_;
+};
+
+}  // namespace switchyard
