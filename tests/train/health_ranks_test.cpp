@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "ranks.h"
 #include "train/small_run.h"
@@ -131,6 +132,39 @@ TEST(Collapse, IsCaughtAndNamedByTheDefaultAlarms) {
     for (int step = 1; step <= 3; ++step)
       for (const Alarm& alarm : trainer.step().alarms) said.push_back(text(step, ": ", to_text(alarm)));
     EXPECT_EQ(said, (std::vector<std::string>{"3: block 1: dead_experts = 0.5, above 0.25 in 3 readings in a row"}));
+  });
+}
+
+// Sixteen experts, of which tokens meet one: with equal logits it is always the first; with large ones of the first two
+// experts, of opposite signs, one of these.
+TEST(Collapse, EveryDefaultAlarmFiresInItsTrouble) {
+  test::on_ranks({1}, [](ProcessGroup& world) {
+    const RunDir dir("troubles", world);
+    Config config = collapsed(dir, {});
+    config.moe.experts = 16;
+    config.moe.router = router_preset(RouterKind::switch_top_1);
+    config.health.alarms = default_alarms();
+    const auto fired = [&](float logits) {
+      Trainer trainer(resolved(config, 1), world, ProgressStyle::none);
+      for (Parameter& p : trainer.learner().masters())
+        if (p.name.ends_with(".mlp.gate.weight")) {
+          const std::int64_t d_model = p.variable.shape()[1];
+          float* weights = p.variable.value().data<float>();
+          std::fill_n(weights, p.variable.value().numel(), 0.0f);
+          std::fill_n(weights, d_model, logits);
+          std::fill_n(weights + d_model, d_model, -logits);
+          p.variable.refresh_weight();
+        }
+      std::set<std::string> watched;
+      for (int step = 1; step <= 3; ++step)
+        for (const Alarm& alarm : trainer.step().alarms) watched.insert(alarm.watch);
+      return watched;
+    };
+    EXPECT_EQ(fired(0), (std::set<std::string>{"dead_experts", "drop_fraction", "load_max"}));
+    const std::set<std::string> sure = fired(1000);
+    EXPECT_TRUE(sure.contains("evenness"));
+    EXPECT_TRUE(sure.contains("largest_logit"));
+    EXPECT_EQ(default_alarms().size(), 5u) << "all of them are here";
   });
 }
 
