@@ -25,6 +25,7 @@ int main(int argc, char** argv) {
   add_verify(app, action);
   add_bench(app, action);
   add_layouts(app, action);
+  add_analyze(app, action);
   add_upcycle(app, action);
   add_plan(app, action);
   add_config(app, action);

@@ -79,6 +79,13 @@ void OutputFile::publish() {
   published_ = true;
 }
 
+void write_file(const std::string& path, std::string_view text) {
+  OutputFile file(path);
+  file.write(std::as_bytes(std::span(text)));
+  file.finish();
+  file.publish();
+}
+
 void sync_directory_of(const std::string& path) {
   const std::string directory = directory_of(path).string();
   const int file = open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "files/sha256.h"
@@ -37,6 +38,9 @@ class OutputFile {
   std::vector<std::byte> buffer_;
   Sha256 hash_;
 };
+
+// The whole text as such a file.
+void write_file(const std::string& path, std::string_view text);
 
 // Makes renames and removals beside `path` last through a power cut.
 void sync_directory_of(const std::string& path);

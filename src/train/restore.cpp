@@ -45,4 +45,11 @@ Restored restore(const std::filesystem::path& path, const std::vector<std::strin
   return r;
 }
 
+std::filesystem::path run_of(const std::filesystem::path& checkpoint) {
+  const std::filesystem::path checkpoints = std::filesystem::canonical(checkpoint).parent_path();
+  SY_REQUIRE(checkpoints.filename() == "checkpoints", Fault::usage, checkpoint.string(),
+             " lies in no run; say with --out DIR where to write");
+  return std::filesystem::proximate(checkpoints.parent_path());
+}
+
 }  // namespace switchyard

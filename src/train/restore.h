@@ -27,4 +27,8 @@ Found find_trained(const std::filesystem::path& path, ProcessGroup& world);
 // ranks as divide them.
 Restored restore(const std::filesystem::path& path, const std::vector<std::string>& overrides, ProcessGroup& world);
 
+// RUN of RUN/checkpoints/step-N. Error (Fault::usage) for a checkpoint that lies elsewhere, as --out is then to be
+// given.
+std::filesystem::path run_of(const std::filesystem::path& checkpoint);
+
 }  // namespace switchyard
