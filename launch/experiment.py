@@ -61,7 +61,7 @@ def unfinished(plan: Plan, retry: bool) -> list[Run]:
 
 
 def unmeasured(plan: Plan) -> list[Run]:
-    return [run for run in plan.runs() if plan.lacks_domains(run)]
+    return [run for run in plan.runs() if plan.unmeasured(run)]
 
 
 def arguments():
@@ -74,7 +74,7 @@ def arguments():
     parser.add_argument("--slurm", action="store_true", help="submit the runs to SLURM; SBATCH_* sets nodes and the like")
     parser.add_argument("--retry", action="store_true", help="run again what failed")
     parser.add_argument("--dry-run", action="store_true", help="show the plan and do nothing")
-    parser.add_argument("--report-only", action="store_true", help="train nothing; measure by domain what is done, and report")
+    parser.add_argument("--report-only", action="store_true", help="train nothing; measure what is done, and report")
     given = parser.parse_intermixed_args()
     if given.jobs < 0 or given.ranks < 1:
         parser.error("--jobs and --ranks want numbers from 1 on")

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs a job of several ranks on this machine, with mpirun.
 #   launch/local.sh CONFIG [-n RANKS] [--restarts N] [section.key=value ...]   trains
-#   launch/local.sh eval|generate|bench|layouts|upcycle ... [-n RANKS]         the program's other commands
+#   launch/local.sh eval|generate|bench|layouts|upcycle|analyze|record ... [-n RANKS]   the program's other commands
 # -n          how many ranks; else one a GPU, and on a machine without GPUs one a NUMA node
 # --restarts  starts training again, at most N times, where SIGUSR1 stopped it or a rank was lost; it resumes
 # Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 let training save and stop with exit code 75: the same command resumes. Ctrl-C once
@@ -25,7 +25,7 @@ while [ $# -gt 0 ]; do
 done
 [ ${#arguments[@]} -gt 0 ] || stop "which configuration?  launch/local.sh CONFIG [-n RANKS] [section.key=value ...]"
 case ${arguments[0]} in
-  train | eval | generate | bench | layouts | upcycle) ;;
+  train | eval | generate | bench | layouts | upcycle | analyze | record) ;;
   *) arguments=(train "${arguments[@]}") ;;
 esac
 

@@ -44,6 +44,7 @@ class Slot:
         self.head = [] if alone else ["taskset", "--cpu-list", ",".join(map(str, cores))]
         self.environment = {} if alone or not gpus else {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
         self.run = self.process = self.attempt = None
+        self.wanted = []  # measurements of the run: the one that goes on, and those after it
 
     def launch(self, run: Run, command: list[str], output: pathlib.Path, lock: int):
         self.run = run
@@ -60,7 +61,7 @@ class Slot:
 
 
 class Local:
-    """Works through runs: each is trained, and then its checkpoint evaluated on each domain."""
+    """Works through runs: each is trained, and then its checkpoint measured."""
 
     def __init__(self, plan: Plan, jobs: int, ranks: int, lock: int, say):
         self.plan, self.ranks, self.lock, self.say = plan, ranks, lock, say
@@ -96,8 +97,9 @@ class Local:
         return not self.asked
 
     def begin_with(self, slot: Slot, run: Run):
-        if self.plan.lacks_domains(run):
-            self.evaluate(slot, run)
+        wanted = self.plan.unmeasured(run)
+        if wanted:
+            self.measure(slot, run, wanted)
         else:
             self.train(slot, run)
 
@@ -117,17 +119,19 @@ class Local:
             log.write(f"# {slot.attempt['begin']}  {slot.attempt['command']}\n")
         slot.launch(run, command, run.folder / "log.txt", self.lock)
 
-    def evaluate(self, slot: Slot, run: Run):
-        command = [*slot.head, str(LOCAL), "eval", str(run.folder), "-n", str(self.ranks)]
-        (run.folder / "eval.txt").unlink(missing_ok=True)
-        slot.attempt = None
-        slot.launch(run, command, run.folder / "eval.txt", self.lock)
+    def measure(self, slot: Slot, run: Run, wanted: list[str]):
+        """`wanted` of the program's commands, one after another."""
+        how = {"eval": ["-n", str(self.ranks)], "analyze": ["--tokens", str(self.plan.analyze), "-n", "1"]}
+        told = run.folder / f"{wanted[0]}.txt"
+        told.unlink(missing_ok=True)
+        slot.attempt, slot.wanted = None, wanted
+        slot.launch(run, [*slot.head, str(LOCAL), wanted[0], str(run.folder), *how[wanted[0]]], told, self.lock)
 
     def end(self, slot: Slot):
         run, code, attempt = slot.run, slot.process.returncode, slot.attempt
         slot.process = None
         if not attempt:
-            self.end_evaluation(run, code)
+            self.end_measurement(slot, code)
             return
         seconds = (datetime.datetime.now().astimezone() - datetime.datetime.fromisoformat(attempt["begin"])).total_seconds()
         code = code if code >= 0 else 128 - code  # as a shell tells of a signal
@@ -138,22 +142,30 @@ class Local:
         self.flops_done += self.plan.flops(run) if state in ("done", "failed") else 0
         if state == "done":
             self.say(f"{run.title}: done in {seconds:.0f} s, held-out loss {run.metrics()[-1]['val_loss']:.4f}{self.left()}")
-            if self.plan.lacks_domains(run) and not self.asked:
-                self.evaluate(slot, run)
+            wanted = self.plan.unmeasured(run)
+            if wanted and not self.asked:
+                self.measure(slot, run, wanted)
         elif state == "failed":
             self.say(f"{run.title}: FAILED, {run.reason()}")
         else:
             why = "stopped and saved" if code == STOPPED else f"cut off with exit code {code}"
             self.say(f"{run.title}: {why} after step {len(run.metrics())} of {run.steps}")
 
-    def end_evaluation(self, run: Run, code: int):
+    def end_measurement(self, slot: Slot, code: int):
+        run, (what, *further) = slot.run, slot.wanted
+        if code == 0 and what == "eval":
+            self.keep_domains(run)
+        if what in self.plan.unmeasured(run) and not self.asked:
+            self.say(f"{run.title}: {what} came to no end, exit code {code}: see {run.folder}/{what}.txt")
+        if further and not self.asked:
+            self.measure(slot, run, further)
+
+    def keep_domains(self, run: Run):
         told = (run.folder / "eval.txt").read_text(errors="backslashreplace")
         losses = {path: float(loss) for path, loss in re.findall(r"^(\S+): ([0-9.]+) nats a token", told, re.MULTILINE)}
-        if code == 0 and losses.keys() == set(self.plan.held_out):
+        if losses.keys() == set(self.plan.held_out):
             domains = {pathlib.Path(path).name: losses[path] for path in self.plan.held_out}
             write_whole(run.folder / "domains.json", json.dumps(domains, indent=1) + "\n")
-        elif not self.asked:
-            self.say(f"{run.title}: could not be evaluated by domain, exit code {code}: see {run.folder}/eval.txt")
 
     def left(self) -> str:
         share = self.flops_done / self.flops_waiting

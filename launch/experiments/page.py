@@ -7,6 +7,7 @@ from experiments.figures import Figure, Figures
 from experiments.inference import mean_and_deviation
 from experiments.results import Results
 from experiments.sentences import QUANTITY, does_not_say, headline, plus_minus, says
+from experiments.specialisation import told
 
 STYLE = """
 :root { color-scheme: light; }
@@ -20,7 +21,7 @@ li { margin: .25rem 0; }
 figure { margin: 1rem 0 1.6rem; break-inside: avoid; }
 .pictures { display: flex; flex-wrap: wrap; gap: .8rem; }
 .pictures svg { flex: 1 1 480px; width: 100%; height: auto; font-family: inherit; }
-figcaption { color: #57606a; font-size: .88rem; max-width: 62rem; }
+figcaption, p.note { color: #57606a; font-size: .88rem; max-width: 62rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .82rem; font-variant-numeric: tabular-nums; min-width: 45%; }
 th, td { padding: .28rem .45rem; text-align: right; border-bottom: 1px solid #e3e6ea; white-space: nowrap; }
@@ -146,10 +147,29 @@ def runs_table(results: Results) -> str:
     return table(head, rows, bad, len(head) - 1)
 
 
+def information_table(results: Results) -> str:
+    """What experts tell about their tokens, by arm and block, over the seeds that were analysed."""
+    kinds = ("domain", "domain given token", "class", "token")
+    head = ["arm", "block", "runs", *(f"{kind}, nats" for kind in kinds), "domain: at most", "domain: largest shuffle"]
+    rows = []
+    for arm in results.arms:
+        by_kind = {kind: list(zip(*(run for run in (told(good.run.folder, kind) for good in arm.good) if run))) for kind in kinds}
+        for i, block in enumerate(by_kind["domain"]):
+            nats = [plus_minus(mean_and_deviation([each.nats for each in by_kind[kind][i]]), 4) for kind in kinds]
+            rows.append([arm.arm.label, str(block[0].block), str(len(block)), *nats, f"{block[0].bound:.4f}",
+                         f"{max(each.shuffled_max for each in block):.5f}"])  # fmt: skip
+    if not rows:
+        return ""
+    note = ("Mutual information between the expert of a choice and the token's domain, its domain where the token itself is known already, "
+            "its class (letters of either case, digits, punctuation, spaces), and the token. Domains differ in their tokens, so an expert "
+            "that goes by tokens alone tells about domains too; “domain given token” is what it tells beyond that.")  # fmt: skip
+    return f'<h3>What the choice of an expert tells about its token</h3>{table(head, rows)}<p class="note">{escape(note)}</p>'
+
+
 def page(results: Results) -> str:
     figures = Figures(results).all()
     title = escape(results.plan.title)
-    loads = figure("load", figures.get("load")) + figure("domains", figures.get("domains"))
+    loads = figure("load", figures.get("load")) + figure("domains", figures.get("domains")) + information_table(results)
     parts = [
         f"<h1>{title}</h1>",
         about(results),

@@ -50,6 +50,7 @@ class Plan:
     seeds: list[int]
     compare: list[tuple[str, str]]
     arms: list[PlannedArm]
+    analyze: int = 0  # tokens of each held-out domain whose experts are looked at; 0: none
 
     def arm(self, name: str) -> PlannedArm:
         return next(arm for arm in self.arms if arm.name == name)
@@ -66,9 +67,12 @@ class Plan:
     def flops(self, run: Run) -> float:
         return self.arm(run.arm).sizes.flops
 
-    def lacks_domains(self, run: Run) -> bool:
-        """Whether the run is done but for its loss by domain."""
-        return len(self.held_out) > 1 and not run.domains() and run.state() == "done"
+    def unmeasured(self, run: Run) -> list[str]:
+        """The program's commands that are still to measure a run that is done: its loss by domain, and its experts."""
+        if run.state() != "done":
+            return []
+        wanted = ["eval"] if len(self.held_out) > 1 and not run.domains() else []
+        return wanted + (["analyze"] if self.analyze and run.has_experts() and not run.analysed() else [])
 
     def save(self):
         described = dataclasses.asdict(self)
@@ -128,6 +132,7 @@ def make_plan(experiment: Experiment, program: Program, folder: pathlib.Path) ->
         seeds=experiment.seeds,
         compare=experiment.compare,
         arms=arms,
+        analyze=experiment.analyze,
     )
     configurations = {}
     for run in plan.runs():

@@ -6,6 +6,7 @@
   log.txt         what was printed, of every attempt
   attempts.jsonl  an object an attempt: begin, seconds, exit code, command, host, commit, program
   domains.json    held-out loss by domain, nats a token, from eval.txt
+  analysis/       which experts tokens go to, from `switchyard analyze`, which said analyze.txt
 """
 
 import dataclasses
@@ -88,6 +89,13 @@ class Run:
             return json.loads((self.folder / "domains.json").read_text())
         except (OSError, ValueError):
             return {}
+
+    def has_experts(self) -> bool:
+        return bool(self.last_metrics().get("expert_load"))
+
+    def analysed(self) -> bool:
+        """Whether the last file that `switchyard analyze` writes is there."""
+        return (self.folder / "analysis/analysis.html").exists()
 
     def record(self, attempt: dict):
         """Adds an attempt, or replaces the last by what is known now that it has ended."""

@@ -2,6 +2,7 @@
 
 from experiments.inference import SIGNIFICANT, PowerLaw, mean_and_deviation
 from experiments.results import ArmResult, Comparison, Results
+from experiments.specialisation import told
 
 QUANTITY = {"flops": "training FLOPs", "active_parameters": "active parameters", "tokens": "training tokens"}
 
@@ -92,6 +93,31 @@ def health_says(results: Results) -> list[str]:
     return said
 
 
+def specialisation_says(results: Results) -> list[str]:
+    """Of runs that were analysed: what experts tell about their tokens' domain, beside what chance does."""
+    said, margins = [], []
+    for arm in results.arms:
+        runs = [run for run in (told(good.run.folder) for good in arm.good) if run]
+        if not runs:
+            continue
+        margins += [(each.margin, each, arm) for run in runs for each in run]
+        blocks = [
+            f"{plus_minus(mean_and_deviation([each.nats for each in block]), 3)} nats in block {block[0].block}" for block in zip(*runs)
+        ]
+        said.append(
+            f"{arm.arm.label}: which expert a token goes to tells {', '.join(blocks)} about its domain, of {runs[0][0].bound:.3f} that "
+            f"could be told; with labels dealt to other tokens, at most {max(each.shuffled_max for run in runs for each in run):.4f}."
+        )
+    if not margins:
+        return []
+    least, each, arm = min(margins, key=lambda entry: entry[0])
+    above = least > 0
+    return said + [
+        f"The mutual information between expert and domain is {'' if above else 'NOT '}above the largest of {each.shuffles} shuffles in every "
+        f"block of every run that was analysed; the least margin is {least:.4f} nats, in block {each.block} of {arm.arm.label}."
+    ]
+
+
 def trouble(results: Results) -> list[str]:
     said = []
     for state, what in (("diverged", "diverged"), ("failed", "failed")):
@@ -111,7 +137,7 @@ def says(results: Results) -> list[str]:
         against_reference = c.b is results.reference
         said.append(f"{compared(c)} {sped_up(c.a, c.b)}" if against_reference else compared(c))
     said += [law_says(family, law, results) for family, (_, law) in results.laws.items()]
-    return said + health_says(results)
+    return said + health_says(results) + specialisation_says(results)
 
 
 def does_not_say(results: Results) -> list[str]:

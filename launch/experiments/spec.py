@@ -45,6 +45,7 @@ class Experiment:
     multiple: int  # of which that key stays
     arms: list[Arm]
     compare: list[tuple[str, str]]  # pairs of arms, beside every arm with the reference
+    analyze: int = 0  # tokens of each held-out domain whose experts are looked at; 0: none
 
     def arm(self, name: str) -> Arm:
         return next(arm for arm in self.arms if arm.name == name)
@@ -128,7 +129,7 @@ def flow(node) -> str:
 
 
 ARM_KEYS = ("label", "set", "over")
-KEYS = ("title", "base", "corpus", "set", "seeds", "reference", "equal", "adjust", "multiple", "arms", "compare")
+KEYS = ("title", "base", "corpus", "set", "seeds", "reference", "equal", "adjust", "multiple", "arms", "compare", "analyze")
 REQUIRED = ("base", "arms", "reference", "equal")
 
 
@@ -222,6 +223,7 @@ def read_experiment(path: pathlib.Path, overrides: list[str] = ()) -> Experiment
         multiple=multiple,
         arms=arms,
         compare=compare,
+        analyze=given("analyze", lambda node, key: reader.number(node, key, 0), 0),
     )
     for arm in arms:
         for key in ("run.dir", "run.seed"):

@@ -38,6 +38,7 @@ arms:
     over: {moe.experts: [2, 4]}
   top2: {set: {router.top_k: 2}}
 compare: [[top1-4, top2]]
+analyze: 100
 """
 ARMS = ["dense", "top1-2", "top1-4", "top2"]
 RUNS = [(arm, seed) for seed in (1, 2) for arm in ARMS]
@@ -94,6 +95,8 @@ class Experiments(InFolder):
         self.assertEqual(set(self.states().values()), {"done"})
         page = (self.out / "report.html").read_text()
         self.assertIn("8 of 8 came to a good end", page)
+        self.assertIn("shuffles in every block of every run that was analysed", page)
+        self.assertIn("Experts by domain: top-1 of 4", page)
         self.assertEqual((self.out / "report.csv").read_text().count("\n"), 9)
         for arm, seed in RUNS:
             run = self.run_of(arm, seed)
@@ -104,6 +107,7 @@ class Experiments(InFolder):
             self.assertIn("taskset", attempt["command"])
             self.assertEqual(set(attempt), {"begin", "seconds", "code", "command", "host", "commit", "program"})
             self.assertEqual(set(run.domains()), {"tokens", "other"})
+            self.assertEqual(run.analysed(), arm != "dense")
             self.assertIn(f"seed: {seed}\n", (run.folder / "config.yaml").read_text())
             plan = (run.folder / "plan.yaml").read_text()
             self.assertIn(f"steps: {run.steps}\n", plan)

@@ -340,6 +340,32 @@ class Report(unittest.TestCase):
         self.assertIn("domains", page.ids)
         self.assertIn("Experts by domain: top-1, 2 experts", page.text())
         self.assertIn("1.80", page.text())
+        self.assertNotIn("tells about its token", page.text())
+
+    def analysed(self, arm, seed, *nats):
+        """Leaves what was told about the domain in each block, beside 0.02 nats in the largest of ten shuffles."""
+        folder = self.folder / arm / f"seed-{seed}" / "analysis"
+        folder.mkdir()
+        lines = ["block,of,nats,bound,shuffled_mean,shuffled_sd,shuffled_max,shuffles,choices"]
+        for block, value in enumerate(nats):
+            lines += [f"{2 * block + 1},{of},{value * part},1.6,0.01,0.001,0.02,10,900"
+                      for of, part in (("domain", 1), ("class", 2), ("token", 3), ("domain given token", 0.5))]  # fmt: skip
+        (folder / "information.csv").write_text("\n".join(lines) + "\n")
+
+    def test_what_experts_tell_about_domains(self):
+        self.analysed("top1-2", 1, 0.30, 0.12)
+        self.analysed("top1-2", 3, 0.32, 0.14)
+        self.analysed("top2", 2, 0.50, 0.40)
+        text = self.report().text()
+        self.assertIn("top-1, 2 experts: which expert a token goes to tells 0.310 ± 0.014 nats in block 1, 0.130 ± 0.014 nats in block 3 "
+                      "about its domain, of 1.600 that could be told; with labels dealt to other tokens, at most 0.0200.", text)  # fmt: skip
+        self.assertIn("is above the largest of 10 shuffles in every block of every run that was analysed; the least margin is 0.1000 nats, "
+                      "in block 3 of top-1, 2 experts.", text)  # fmt: skip
+        self.assertIn("0.1550 ± 0.0071", text, "given the token")
+
+    def test_experts_that_tell_no_more_than_chance(self):
+        self.analysed("top2", 2, 0.50, 0.015)
+        self.assertIn("is NOT above the largest of 10 shuffles", self.report().text())
 
     def test_a_folder_that_is_no_experiment(self):
         done = subprocess.run([sys.executable, "-B", LAUNCH / "report.py", self.folder.parent], text=True, capture_output=True)
