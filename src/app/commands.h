@@ -19,6 +19,8 @@ void add_verify(CLI::App& app, Action& action);
 void add_bench(CLI::App& app, Action& action);
 void add_layouts(CLI::App& app, Action& action);
 void add_analyze(CLI::App& app, Action& action);
+void add_record(CLI::App& app, Action& action);
+void add_replay(CLI::App& app, Action& action);
 void add_upcycle(CLI::App& app, Action& action);
 void add_plan(CLI::App& app, Action& action);
 void add_config(CLI::App& app, Action& action);

@@ -26,6 +26,8 @@ int main(int argc, char** argv) {
   add_bench(app, action);
   add_layouts(app, action);
   add_analyze(app, action);
+  add_record(app, action);
+  add_replay(app, action);
   add_upcycle(app, action);
   add_plan(app, action);
   add_config(app, action);

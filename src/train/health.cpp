@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "model/placement.h"
 #include "train/host_values.h"
 
 namespace switchyard {
@@ -66,6 +67,22 @@ void reduce(std::vector<float>& values, Reduce how, ProcessGroup& world) {
 }
 
 }  // namespace
+
+HealthScope health_scope(const Config& config) {
+  const RouterConfig& router = config.moe.router;
+  const bool experts_choose = router.choice == Choosing::experts;
+  HealthScope scope{.layers = {},
+                    .experts = config.moe.experts,
+                    .choices = experts_choose ? 1 : router.top_k,
+                    .experts_choose = experts_choose,
+                    .context = {.balance_coefficient = router.balance_loss,
+                                .z_coefficient = router.z_loss,
+                                .has_scores = router.scores != Scoring::hash}};
+  const std::vector<bool> is_moe = moe_blocks(config.moe, config.model.n_layers);
+  for (std::size_t i = 0; i < is_moe.size(); ++i)
+    if (is_moe[i]) scope.layers.push_back(static_cast<std::int64_t>(i));
+  return scope;
+}
 
 std::vector<LayerHealth> read_health(const std::vector<std::vector<RoutingStats>>& stats, const HealthScope& scope,
                                      ProcessGroup& world) {

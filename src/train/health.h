@@ -3,6 +3,7 @@
 #include "dist/process_group.h"
 #include "moe/health.h"
 #include "moe/routing.h"
+#include "train/config.h"
 
 namespace switchyard {
 
@@ -19,6 +20,9 @@ struct HealthScope {
   bool experts_choose = false;       // a row that an expert took is then a choice, and nothing is dropped
   HealthContext context;
 };
+
+// Of a first reading, with the coefficients of the (resolved) configuration.
+HealthScope health_scope(const Config& config);
 
 // The readings of a step whose passes observed: `stats` by micro-batch and MoE block, as this rank saw them. Two
 // all-reduces; every rank calls and gets the same.

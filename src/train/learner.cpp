@@ -4,7 +4,6 @@
 
 #include "dist/checked_group.h"
 #include "dist/device_group.h"
-#include "model/placement.h"
 #include "optim/clip.h"
 #include "optim/schedule.h"
 #include "train/setup.h"
@@ -75,18 +74,9 @@ void Learner::tensors_changed() {
 
 // Compares with the weights of the reading before, and keeps those that the step's passes had.
 std::vector<LayerHealth> Learner::read_health(const StepSums& sums) {
-  const RouterConfig& router = config_.moe.router;
-  HealthScope scope{.layers = {},
-                    .experts = config_.moe.experts,
-                    .choices = router.choice == Choosing::experts ? 1 : router.top_k,
-                    .experts_choose = router.choice == Choosing::experts,
-                    .context = {.balance_coefficient = router.balance_loss * double{balance_scale_},
-                                .z_coefficient = router.z_loss,
-                                .has_before = has_reading_,
-                                .has_scores = router.scores != Scoring::hash}};
-  const std::vector<bool> is_moe = moe_blocks(config_.moe, config_.model.n_layers);
-  for (std::size_t i = 0; i < is_moe.size(); ++i)
-    if (is_moe[i]) scope.layers.push_back(static_cast<std::int64_t>(i));
+  HealthScope scope = health_scope(config_);
+  scope.context.balance_coefficient *= double{balance_scale_};
+  scope.context.has_before = has_reading_;
   has_reading_ = true;
   return switchyard::read_health(sums.stats(), scope, *mesh_.world);
 }

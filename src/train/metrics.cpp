@@ -32,6 +32,8 @@ Json json_of(const Alarm& alarm) {
 
 }  // namespace
 
+std::string to_json(const LayerHealth& layer) { return json_of(layer).dump(); }
+
 std::string to_json(const StepMetrics& m) {
   Json json{{"step", m.step},
             {"tokens", m.tokens},

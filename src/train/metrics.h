@@ -31,6 +31,7 @@ struct StepMetrics {
 };
 
 std::string to_json(const StepMetrics& metrics);
+std::string to_json(const LayerHealth& layer);  // an object of its `router`
 
 // Adds up what the micro-batches of a step tell on this rank, and then over the ranks. Until then nothing is read from
 // the device, so that the host need not wait for it within the step.

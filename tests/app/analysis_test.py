@@ -3,6 +3,7 @@
 
 import csv
 import html.parser
+import json
 import shutil
 
 from switchyard_run import Scenario, main
@@ -83,6 +84,8 @@ class Analyze(Scenario):
         for kind, extra in (("hash", ()), ("expert_choice", ("router.allow_future_tokens=true",)), ("switch", ())):
             self.finished(f"router.kind={kind}", "train.steps=1", "train.eval_every=0", f"run.dir={kind}", *extra)
             self.assertDone(self.run_here("analyze", kind, "--data", "tokens", "--data", "digits", "--tokens", "400"))
+        taken = rows(self.folder / "expert_choice/analysis/information.csv")[0]["choices"]
+        self.assertEqual(taken, str(2 * 800), "what experts take: two a token on average")
         told = {row["of"]: row for row in rows(self.folder / "hash/analysis/information.csv")}
         self.assertEqual(float(told["domain given token"]["nats"]), 0, "a hash sees the token alone")
         self.assertEqual(told["token"]["nats"], told["token"]["bound"])
@@ -101,6 +104,54 @@ class Analyze(Scenario):
         self.assertRefused(self.run_here("analyze", "nowhere", "--data", "tokens"), 4, "nowhere")
         self.assertRefused(self.run_here("analyze", "run", "--data", "tokens", ranks=2), 2, "one rank")
         self.assertFalse((self.folder / "run/analysis").exists())
+
+
+class Replay(Scenario):
+    def replayed(self, *arguments):
+        told = self.run_here("replay", *arguments, "--json")
+        self.assertDone(told)
+        return json.loads(told.out)
+
+    def test_the_next_step_of_training_and_what_it_might_have_been(self):
+        """Recorded on one rank and on two, from the checkpoint after step 2 of a run that went on."""
+        self.finished("router.capacity_factor=1.0", "checkpoint.keep=5", ranks=2)
+        third = self.metrics()[2]
+        for ranks in (1, 2):
+            with self.subTest(ranks=ranks):
+                out = f"decisions-{ranks}"
+                done = self.run_here("record", "run/checkpoints/step-00000002", "--out", out, ranks=ranks)
+                self.assertDone(done)
+                self.assertIn("step 3", done.out)
+                self.assertDone(self.run_here("verify", out))
+                told = self.replayed(out, "--policy", "capacity_factor=0", "--policy", "top_k=1 renormalise=false")
+                self.assertEqual((told["tokens"], told["steps"], told["step"]), (128, 1, 2))
+                recorded, dropless, first = (policy["router"][0] for policy in told["policies"])
+                self.assertEqual([policy["policy"] for policy in told["policies"]],
+                                 ["as recorded", "capacity_factor=0", "top_k=1 renormalise=false"])
+                self.assertEqual(recorded["layer"], 1)
+                self.assertAlmostEqual(recorded["drop_fraction"], third["drop_fraction"], 6)
+                self.assertEqual(dropless["drop_fraction"], 0)
+                self.assertEqual(dropless["load"], recorded["load"])
+                self.assertEqual((len(recorded["dropped"]), len(first["dropped"])), (2, 1))
+        self.assertEqual(self.replayed("decisions-1"), self.replayed("decisions-2"))
+        table = self.run_here("replay", "decisions-1", "--policy", "top_k=1 renormalise=false")
+        self.assertDone(table)
+        self.assertEqual([line.split("  ")[0] for line in table.out.splitlines()[3:]], ["as recorded", "top_k=1 renormalise=false"])
+
+    def test_mistakes(self):
+        self.finished("train.steps=1", "train.eval_every=0")
+        self.assertDone(self.run_here("record", "run", "--steps", "2", "--data", "tokens"))
+        self.assertEqual(self.replayed("run/decisions")["tokens"], 2 * 128)
+        self.assertRefused(self.run_here("record", "run"), 2, "run/decisions is there already", "--out")
+        self.assertRefused(self.run_here("record", "run", "--out", "x", ranks=3), 2, "3 ranks do not divide")
+        self.assertRefused(self.run_here("replay", "run"), 4, "holds no routing decisions")
+        self.assertRefused(self.run_here("replay", "nowhere"), 4, "nowhere")
+        for policy, words in (("top_k=9", ("a token cannot go to 9 of 4 experts",)), ("topk=1", ("topk", "did you mean top_k?")),
+                              ("bias=true", ("router.bias: the recorded router has none",)),
+                              ("kind=swich", ("swich", "switch"))):  # fmt: skip
+            self.assertRefused(self.run_here("replay", "run/decisions", "--policy", policy), 2, *words)
+        self.finished("router.kind=hash", "train.steps=1", "train.eval_every=0", "run.dir=hash")
+        self.assertRefused(self.run_here("record", "hash"), 2, "no logits")
 
 
 if __name__ == "__main__":
