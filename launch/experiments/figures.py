@@ -191,5 +191,6 @@ class Figures:
         for arm in self.arms:
             groups = by_domain(arm.good[0].run.folder)
             if groups:
-                pictures.append(heat_map(f"Experts by domain: {arm.arm.label}", groups, "share of the domain's tokens, in equal shares"))
-        return Figure(pictures, "The first seed's last checkpoint, on held-out text: which experts the tokens of each domain go to.")
+                pictures.append(heat_map(f"Experts by domain: {arm.arm.label}", groups, "share of the domain's choices, in equal shares"))
+        return Figure(pictures, "The first seed's last checkpoint, on held-out text: which experts the tokens of each domain go to. "
+                      "Blocks here are all of the model's, counted from 0.")  # fmt: skip
