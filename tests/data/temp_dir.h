@@ -9,6 +9,7 @@
 #include <iterator>
 #include <string>
 
+#include "data/output_file.h"
 #include "tensor/error.h"
 
 namespace switchyard {
@@ -33,10 +34,6 @@ class TempDir {
  private:
   std::filesystem::path path_;
 };
-
-inline void write_file(const std::string& path, const std::string& bytes) {
-  std::ofstream(path, std::ios::binary) << bytes;
-}
 
 inline std::string read_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
