@@ -29,6 +29,8 @@ def load_config(path):
     with open(path) as file:
         config = attributes(yaml.safe_load(file))
     model, moe = config.model, config.moe
+    if getattr(model, "positions", "rope") != "rope":
+        raise SystemExit(f"{path}: model.positions: the peer has rotary embedding alone")
     model.n_kv_heads = model.n_kv_heads or model.n_heads
     model.head_dim = model.head_dim or model.d_model // model.n_heads
     gated_width = -(-(8 * model.d_model // 3) // 64) * 64

@@ -167,31 +167,38 @@ void add_attention(Recipes& recipes, Scale s) {
   struct Heads {
     DType dtype;
     std::int64_t seq, heads, kv_heads, dim, tokens;
+    RelativeBuckets buckets{};
   };
   for (const Heads h : {Heads{kBf16, 4096, 8, 8, 128, s.tokens}, Heads{kBf16, 2048, 8, 8, 128, s.tokens},
                         Heads{kBf16, 4096, 16, 16, 64, s.tokens}, Heads{kBf16, 4096, 8, 2, 128, s.tokens},
+                        Heads{kBf16, 2048, 8, 8, 128, s.tokens, {.count = 32, .max_distance = 128}},
                         Heads{kF32, 2048, 8, 8, 128, s.tokens / 16}}) {
     const std::int64_t seq = std::min(h.seq, h.tokens);
     const AttentionShape a{h.tokens / seq, seq, h.heads, h.kv_heads, h.dim};
     const std::string shape = text("B ", a.batch, " S ", seq, " H ", h.heads, " (", h.kv_heads, ") d ", h.dim);
-    const std::string variant = text(h.dtype, ", S ", seq, ", d ", h.dim, h.kv_heads < h.heads ? ", grouped" : "");
+    const std::string variant = text(h.dtype, ", S ", seq, ", d ", h.dim, h.kv_heads < h.heads ? ", grouped" : "",
+                                     h.buckets.count > 0 ? ", bias by distance" : "");
     const double product = static_cast<double>(h.tokens * (seq + 1)) * static_cast<double>(h.heads * h.dim);
     const auto rows = [=](std::int64_t width) { return random({h.tokens, width}, h.dtype, s.device); };
+    const auto bias = [=] {
+      return h.buckets.count > 0 ? random({h.heads, h.buckets.count}, kF32, s.device) : Tensor{};
+    };
     recipes.push_back({"attention", variant, [=] {
                          return Case{shape, product_of(h.dtype), 2 * product, "2 causal products, B S (S + 1) H d each",
-                                     [&k = s.k(), a, y = rows(h.heads * h.dim), qkv = rows(a.width()),
+                                     [&k = s.k(), a, h, y = rows(h.heads * h.dim), qkv = rows(a.width()), b = bias(),
                                       lse = Tensor::empty({a.batch, h.heads, seq}, kF32, s.device)]() mutable {
-                                       k.attention(y, lse, qkv, a);
+                                       k.attention(y, lse, qkv, b, a, h.buckets);
                                      }};
                        }});
     recipes.push_back({"attention_backward", variant, [=] {
                          Tensor qkv = rows(a.width()), y = rows(h.heads * h.dim),
-                                lse = Tensor::empty({a.batch, h.heads, seq}, kF32, s.device);
-                         s.k().attention(y, lse, qkv, a);
-                         return Case{
-                             shape, product_of(h.dtype), 5 * product, "5 causal products, B S (S + 1) H d each",
-                             [&k = s.k(), a, qkv, y, lse, dy = rows(h.heads * h.dim),
-                              dqkv = rows(a.width())]() mutable { k.attention_backward(dqkv, dy, qkv, y, lse, a); }};
+                                lse = Tensor::empty({a.batch, h.heads, seq}, kF32, s.device), b = bias();
+                         s.k().attention(y, lse, qkv, b, a, h.buckets);
+                         return Case{shape, product_of(h.dtype), 5 * product, "5 causal products, B S (S + 1) H d each",
+                                     [&k = s.k(), a, h, qkv, y, lse, b, dy = rows(h.heads * h.dim), db = bias(),
+                                      dqkv = rows(a.width())]() mutable {
+                                       k.attention_backward(dqkv, db, dy, qkv, b, y, lse, a, h.buckets);
+                                     }};
                        }});
   }
 }

@@ -34,8 +34,10 @@ AddNorm add_rms_norm(const Variable& a, const Variable& b, const Variable& w, fl
 // empty Variables for no norm
 Variable qk_norm_rope(const Variable& qkv, const Variable& wq, const Variable& wk, float eps, AttentionShape shape,
                       Rope rope);
-// attention.cpp: causal attention of fused rows (T, shape.width()) -> (T, n_heads * head_dim)
-Variable attention(const Variable& qkv, AttentionShape shape);
+// attention.cpp: causal attention of fused rows (T, shape.width()) -> (T, n_heads * head_dim). bias_HB (n_heads,
+// buckets), or an empty Variable, is added to a head's scores by the bucket of their distance.
+Variable attention(const Variable& qkv, AttentionShape shape, const Variable& bias_HB = {},
+                   RelativeBuckets buckets = {});
 // activation.cpp: (R, 2F) -> (R, F) where gated, else the same shape
 Variable activate(const Variable& x, Activation kind);
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cmath>
 #include <span>
 
 #include "tensor/philox.h"
@@ -33,9 +34,27 @@ struct AttentionShape {
 };
 
 // Rotary embedding on all of head_dim, rotate-half pairing (i, i + head_dim / 2), angle = position *
-// theta^(-2i/head_dim) with position = index in the sequence (Su et al., RoFormer, section 3.4).
+// theta^(-2i/head_dim) with position = index in the sequence (Su et al., RoFormer, section 3.4). theta 0: no rotation.
 struct Rope {
   float theta = 10000;
+};
+
+// How far a query is from a key before it, in `count` buckets (Raffel et al., T5, arXiv 1910.10683, section 2.1, for
+// one direction). The first half hold a distance each. With e = count / 2 and m = max_distance, distance n >= e is in
+// bucket
+//   e + (count - e) log(n / e) / log(m / e), rounded down,
+// or in the last one, which so holds all from a little before m on. count is even and m > e; count 0: no buckets.
+struct RelativeBuckets {
+  std::int64_t count = 0, max_distance = 0;
+
+  // The least distance of a bucket; that of the next one where the bucket is empty.
+  std::int64_t first(std::int64_t bucket) const {
+    const std::int64_t exact = count / 2;
+    if (bucket <= exact) return bucket;
+    const double e = static_cast<double>(exact), part = static_cast<double>(bucket - exact) / e;
+    const double least = e * std::pow(static_cast<double>(max_distance) / e, part);
+    return static_cast<std::int64_t>(std::ceil(least * (1 - 1e-12)));  // what is whole stays so, whatever pow rounds
+  }
 };
 
 // How T tokens with K choices each spread over E experts. A routing group is `group` consecutive tokens; in each, an
@@ -161,10 +180,13 @@ struct Kernels {
   void (*qk_norm_rope_backward)(Tensor& dx, Tensor& dwq, Tensor& dwk, const Tensor& dy, const Tensor& x,
                                 const Tensor& wq, const Tensor& wk, const Tensor& rstd, AttentionShape shape,
                                 Rope rope);
-  // attention.cpp: causal, scaled by 1/sqrt(head_dim), on fused rows; lse_BHT is the log-sum-exp of each query's scores
-  void (*attention)(Tensor& y, Tensor& lse_BHT, const Tensor& qkv, AttentionShape shape);
-  void (*attention_backward)(Tensor& dqkv, const Tensor& dy, const Tensor& qkv, const Tensor& y, const Tensor& lse_BHT,
-                             AttentionShape shape);
+  // attention.cpp: causal, scaled by 1/sqrt(head_dim), on fused rows; lse_BHT is the log-sum-exp of each query's
+  // scores. bias_HB, f32, is added to the scores of a head by the bucket of their distance; it may be empty, and so is
+  // dbias.
+  void (*attention)(Tensor& y, Tensor& lse_BHT, const Tensor& qkv, const Tensor& bias_HB, AttentionShape shape,
+                    RelativeBuckets buckets);
+  void (*attention_backward)(Tensor& dqkv, Tensor& dbias_HB, const Tensor& dy, const Tensor& qkv, const Tensor& bias_HB,
+                             const Tensor& y, const Tensor& lse_BHT, AttentionShape shape, RelativeBuckets buckets);
   // activation.cpp
   void (*activation)(Tensor& y, const Tensor& x, Activation kind);
   void (*activation_backward)(Tensor& dx, const Tensor& dy, const Tensor& x, Activation kind);

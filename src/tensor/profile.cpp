@@ -45,11 +45,12 @@ double flops(Name<&Kernels::grouped_matmul_dw>, const Tensor& dw, const Tensor&,
 double causal_products(int products, AttentionShape s) {
   return static_cast<double>(products) * static_cast<double>(s.tokens() * (s.seq + 1) * s.n_heads * s.head_dim);
 }
-double flops(Name<&Kernels::attention>, const Tensor&, const Tensor&, const Tensor&, AttentionShape s) {
+double flops(Name<&Kernels::attention>, const Tensor&, const Tensor&, const Tensor&, const Tensor&, AttentionShape s,
+             RelativeBuckets) {
   return causal_products(2, s);
 }
 double flops(Name<&Kernels::attention_backward>, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-             const Tensor&, AttentionShape s) {
+             const Tensor&, const Tensor&, const Tensor&, AttentionShape s, RelativeBuckets) {
   return causal_products(5, s);
 }
 

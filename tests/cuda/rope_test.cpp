@@ -59,6 +59,8 @@ TEST(CudaRope, FewTokens) {
   check({{.batch = 2, .seq = 3, .n_heads = 4, .n_kv_heads = 2, .head_dim = 64}});
 }
 
+TEST(CudaRope, NoRotation) { check({{.batch = 2, .seq = 5, .n_heads = 2, .n_kv_heads = 1, .head_dim = 16}, 0}); }
+
 // Heads whose halves are odd, no power of two in packs, one pack, and as wide as a warp in packs.
 TEST(CudaRope, EveryWidthOfHead) {
   for (std::int64_t dim : {6, 10, 16, 48, 96, 256})

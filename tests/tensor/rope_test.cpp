@@ -37,6 +37,7 @@ struct Definition {
   double angle(std::int64_t i) const {
     const auto position = static_cast<double>(i / c.shape.width() % c.shape.seq);
     const auto pair = static_cast<double>(i % c.shape.head_dim % (c.shape.head_dim / 2));
+    if (c.theta == 0) return 0;
     return position * std::pow(c.theta, -2 * pair / static_cast<double>(c.shape.head_dim));
   }
   // The partner of element i under rotate_half, and its sign.
@@ -84,6 +85,7 @@ INSTANTIATE_TEST_SUITE_P(
         Case{{.batch = 2, .seq = 9, .n_heads = 3, .n_kv_heads = 3, .head_dim = 6}, DType::f32, false},
         Case{{.batch = 3, .seq = 50, .n_heads = 4, .n_kv_heads = 1, .head_dim = 64}, DType::bf16, true},
         Case{{.batch = 2, .seq = 7, .n_heads = 2, .n_kv_heads = 2, .head_dim = 10}, DType::bf16, false, 1e6f},
+        Case{{.batch = 2, .seq = 6, .n_heads = 2, .n_kv_heads = 1, .head_dim = 8}, DType::f32, true, 0},
         Case{{.batch = 1, .seq = 100, .n_heads = 2, .n_kv_heads = 2, .head_dim = 16}, DType::f32, true, 1e6f}));
 
 TEST_P(QkNormRope, MatchesTheDefinition) {

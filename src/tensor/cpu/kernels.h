@@ -43,9 +43,10 @@ void qk_norm_rope_backward(Tensor& dx, Tensor& dwq, Tensor& dwk, const Tensor& d
                            const Tensor& wk, const Tensor& rstd, AttentionShape shape, Rope rope);
 
 // attention.cpp
-void attention(Tensor& y, Tensor& lse_BHT, const Tensor& qkv, AttentionShape shape);
-void attention_backward(Tensor& dqkv, const Tensor& dy, const Tensor& qkv, const Tensor& y, const Tensor& lse_BHT,
-                        AttentionShape shape);
+void attention(Tensor& y, Tensor& lse_BHT, const Tensor& qkv, const Tensor& bias_HB, AttentionShape shape,
+               RelativeBuckets buckets);
+void attention_backward(Tensor& dqkv, Tensor& dbias_HB, const Tensor& dy, const Tensor& qkv, const Tensor& bias_HB,
+                        const Tensor& y, const Tensor& lse_BHT, AttentionShape shape, RelativeBuckets buckets);
 
 // activation.cpp
 void activation(Tensor& y, const Tensor& x, Activation kind);

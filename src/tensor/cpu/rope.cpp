@@ -23,8 +23,8 @@ class Rotations {
     cos_.resize(static_cast<std::size_t>(positions * half));
     sin_.resize(static_cast<std::size_t>(positions * half));
     for (std::int64_t i = 0; i < half; ++i) {
-      const auto frequency =
-          static_cast<float>(1 / std::pow(double{theta}, static_cast<double>(2 * i) / static_cast<double>(head_dim)));
+      const double exponent = static_cast<double>(2 * i) / static_cast<double>(head_dim);
+      const auto frequency = theta > 0 ? static_cast<float>(1 / std::pow(double{theta}, exponent)) : 0.0f;
       for (std::int64_t p = 0; p < positions; ++p) {
         const double angle = static_cast<float>(p) * frequency;
         cos_[static_cast<std::size_t>(p * half + i)] = static_cast<float>(std::cos(angle));

@@ -1,4 +1,4 @@
-#include "tensor/cuda/attention.cuh"
+#include "tensor/cuda/attention_bias.cuh"
 
 #include "tensor/cuda/kernels.h"
 
@@ -48,9 +48,9 @@ __device__ void softmax_step(Fragments<R, N>& s, Fragments<R, C>& o, float (&max
     }
 }
 
-template <int D>
+template <int D, bool biased>
 __global__ void __launch_bounds__(Forward<D>::kWarps* kWarpSize, 2)
-    attention_kernel(Heads<Bf16> y, float* lse_BHT, Heads<const Bf16> qkv, float scale2) {
+    attention_kernel(Heads<Bf16> y, float* lse_BHT, Heads<const Bf16> qkv, float scale2, DistanceBias bias) {
   using Plan = Forward<D>;
   constexpr int kRows = Plan::kRows, kKeys = Plan::kKeys;
   const int seq = qkv.seq, batch = int(blockIdx.x) / qkv.n_heads, head = int(blockIdx.x) % qkv.n_heads;
@@ -88,6 +88,7 @@ __global__ void __launch_bounds__(Forward<D>::kWarps* kWarpSize, 2)
     if (key > last) continue;  // every key comes after every query of the warp
     Fragments<kRows, kKeys / 8> s;
     multiply_transposed(s, left, key_tiles, at);
+    if constexpr (biased) add_bias<false>(s, bias, head, query - key, scale2);
     if (key + kKeys - 1 > query)
 #pragma unroll
       for (int r = 0; r < kRows; ++r)
@@ -96,7 +97,8 @@ __global__ void __launch_bounds__(Forward<D>::kWarps* kWarpSize, 2)
 #pragma unroll
           for (int e = 0; e < 4; ++e)
             if (key + column_of(n, e) > query + row_of(r, e)) s.v[r][n][e] = -INFINITY;
-    softmax_step(s, o, max, sum, scale2);  // the first keys are open to every query, so that each max is finite
+    // The first keys are open to every query, so that each max is finite.
+    softmax_step(s, o, max, sum, biased ? 1 : scale2);
     accumulate_product(o, s, value_tiles, at);
   }
 
@@ -115,21 +117,26 @@ __global__ void __launch_bounds__(Forward<D>::kWarps* kWarpSize, 2)
 }
 
 template <int D>
-void on_tensor_cores(Context& on, Tensor& y, Tensor& lse_BHT, const Tensor& qkv, AttentionShape s) {
+void on_tensor_cores(Tensor& y, Tensor& lse_BHT, const Tensor& qkv, const Tensor& bias_HB, AttentionShape s,
+                     RelativeBuckets relative) {
   using Plan = Forward<D>;
+  Context& on = context(qkv.device());
+  const Buckets buckets = upload_buckets(on, bias_HB, s, relative);
+  const DistanceBias bias =
+      spread_bias(on, "attention", on.scratch<float>(s.n_heads * buckets.distances), bias_HB, buckets, kLog2e);
   const dim3 grid(unsigned(s.batch * s.n_heads), unsigned(ceil_div(s.seq, std::int64_t{Plan::kQueries})));
-  launch(on, "attention", attention_kernel<D>, grid, Plan::kWarps * kWarpSize, Plan::kSharedBytes,
-         Heads(ptr<Bf16>(y), s, s.n_heads * D), ptr<float>(lse_BHT), Heads(ptr<Bf16>(qkv), s, s.width()),
-         kLog2e / std::sqrt(float(D)));
+  launch(on, "attention", bias_HB ? attention_kernel<D, true> : attention_kernel<D, false>, grid,
+         Plan::kWarps * kWarpSize, Plan::kSharedBytes, Heads(ptr<Bf16>(y), s, s.n_heads * D), ptr<float>(lse_BHT),
+         Heads(ptr<Bf16>(qkv), s, s.width()), kLog2e / std::sqrt(float(D)), bias);
 }
 
 }  // namespace
 
-void attention(Tensor& y, Tensor& lse_BHT, const Tensor& qkv, AttentionShape shape) {
-  Context& on = context(qkv.device());
-  if (qkv.dtype() == DType::bf16 && shape.head_dim == 64) return on_tensor_cores<64>(on, y, lse_BHT, qkv, shape);
-  if (qkv.dtype() == DType::bf16 && shape.head_dim == 128) return on_tensor_cores<128>(on, y, lse_BHT, qkv, shape);
-  plain::attention(y, lse_BHT, qkv, shape);
+void attention(Tensor& y, Tensor& lse_BHT, const Tensor& qkv, const Tensor& bias_HB, AttentionShape shape,
+               RelativeBuckets buckets) {
+  const bool cores = qkv.dtype() == DType::bf16 && (shape.head_dim == 64 || shape.head_dim == 128);
+  const auto forward = !cores ? plain::attention : shape.head_dim == 64 ? on_tensor_cores<64> : on_tensor_cores<128>;
+  forward(y, lse_BHT, qkv, bias_HB, shape, buckets);
 }
 
 }  // namespace switchyard::cuda

@@ -164,8 +164,8 @@ __device__ void accumulate_product(Fragments<R, D / 8>& o, const Fragments<R, N>
   }
 }
 
-// Writes a warp's rows, each times factor[r][half], to the rows from `first` on of a head that has `seq`. They go through
-// the rows from `row` on of a tile, which no other warp reads, so that they leave 16 bytes at a time.
+// Writes a warp's rows, each times factor[r][half], to the rows from `first` on of a head that has `seq`. They go
+// through the rows from `row` on of a tile, which no other warp reads, so that they leave 16 bytes at a time.
 template <int R, int D>
 __device__ void store_rows(HeadRows<Bf16> to, int first, int seq, const Fragments<R, D / 8>& o,
                            const float (&factor)[R][2], Tile<D> tile, int row) {
@@ -198,9 +198,10 @@ __device__ inline float row_max(float x) {
 
 // attention_plain.cu: heads of any width up to 256, f32 or bf16, on the ordinary cores.
 namespace plain {
-void attention(Tensor& y, Tensor& lse_BHT, const Tensor& qkv, AttentionShape shape);
-void attention_backward(Tensor& dqkv, const Tensor& dy, const Tensor& qkv, const Tensor& y, const Tensor& lse_BHT,
-                        AttentionShape shape);
+void attention(Tensor& y, Tensor& lse_BHT, const Tensor& qkv, const Tensor& bias_HB, AttentionShape shape,
+               RelativeBuckets buckets);
+void attention_backward(Tensor& dqkv, Tensor& dbias_HB, const Tensor& dy, const Tensor& qkv, const Tensor& bias_HB,
+                        const Tensor& y, const Tensor& lse_BHT, AttentionShape shape, RelativeBuckets buckets);
 }  // namespace plain
 
 }  // namespace switchyard::cuda

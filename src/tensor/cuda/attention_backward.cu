@@ -1,4 +1,4 @@
-#include "tensor/cuda/attention.cuh"
+#include "tensor/cuda/attention_bias.cuh"
 #include "tensor/cuda/kernels.h"
 
 // Backward for bf16 heads of D = 64 or 128 on tensor cores. Scores are computed again, once for the gradients of keys
@@ -17,12 +17,6 @@ struct Backward {
   static constexpr int kOthers = 64, kChunk = D == 64 ? 16 : 32;
   using Left = std::conditional_t<D == 64, LeftInRegisters<kR, D>, LeftInTile<kR, D>>;
   static constexpr std::size_t kTileBytes = shared_bytes_of<Bf16>((2 * kRows + 4 * kOthers) * D);
-};
-
-// lse in units of log2, so that p = exp2(s - lse), and delta_i = dy_i y_i. Padded to whole tiles with queries whose p
-// is 0 everywhere.
-struct alignas(8) RowStatistics {
-  float lse2, delta;
 };
 
 template <int D>
@@ -50,10 +44,10 @@ __global__ void statistics_kernel(RowStatistics* to, Heads<const Bf16> dy, Heads
 
 // Keys and values of one block, of all the queries that read them: one head after another, from the diagonal on. The
 // first keys have the most queries and come first.
-template <int D>
+template <int D, bool biased>
 __global__ void __launch_bounds__(Backward<D>::kThreads, Backward<D>::kBlocks)
     key_gradients_kernel(Heads<Bf16> dqkv, Heads<const Bf16> dy, Heads<const Bf16> qkv, const RowStatistics* statistics,
-                         int padded, float scale, float scale2) {
+                         int padded, float scale, float scale2, DistanceBias bias) {
   using Plan = Backward<D>;
   constexpr int kR = Plan::kR, kQueries = Plan::kOthers, kChunk = Plan::kChunk;
   const int seq = qkv.seq, batch = int(blockIdx.x) / qkv.n_kv_heads, kv_head = int(blockIdx.x) % qkv.n_kv_heads;
@@ -92,12 +86,13 @@ __global__ void __launch_bounds__(Backward<D>::kThreads, Backward<D>::kBlocks)
     __syncthreads();  // this tile is here, and the one before is done with
     if (step + 1 < steps) fetch(step + 1, at ^ kQueries);
     for (int chunk = 0; chunk < kQueries; chunk += kChunk) {
-      const int query = first_query + step % tiles * kQueries + chunk;
+      const int head = kv_head * qkv.group() + step / tiles, query = first_query + step % tiles * kQueries + chunk;
       if (query + kChunk - 1 < key) continue;  // every query comes before every key of the warp
       const bool diagonal = query < key + kR * 16 - 1;
       Fragments<kR, kChunk / 8> p, ds;
       multiply_transposed(p, left_keys, queries, at + chunk);
       multiply_transposed(ds, left_values, dys, at + chunk);
+      if constexpr (biased) add_bias<true>(p, bias, head, query - key, scale2);
 #pragma unroll
       for (int n = 0; n < kChunk / 8; ++n)
 #pragma unroll
@@ -107,7 +102,7 @@ __global__ void __launch_bounds__(Backward<D>::kThreads, Backward<D>::kBlocks)
           for (int r = 0; r < kR; ++r)
 #pragma unroll
             for (int e = column; e < 4; e += 2) {
-              float probability = exp2_approx(fmaf(p.v[r][n][e], scale2, -i.lse2));
+              float probability = exp2_approx(fmaf(p.v[r][n][e], biased ? 1 : scale2, -i.lse2));
               if (diagonal && query + column_of(n, e) < key + row_of(r, e)) probability = 0;
               p.v[r][n][e] = probability;
               ds.v[r][n][e] = probability * (ds.v[r][n][e] - i.delta);
@@ -125,10 +120,10 @@ __global__ void __launch_bounds__(Backward<D>::kThreads, Backward<D>::kBlocks)
 }
 
 // The queries of one block against the keys up to the diagonal.
-template <int D>
+template <int D, bool biased>
 __global__ void __launch_bounds__(Backward<D>::kThreads, Backward<D>::kBlocks)
     query_gradients_kernel(Heads<Bf16> dqkv, Heads<const Bf16> dy, Heads<const Bf16> qkv,
-                           const RowStatistics* statistics, int padded, float scale, float scale2) {
+                           const RowStatistics* statistics, int padded, float scale, float scale2, DistanceBias bias) {
   using Plan = Backward<D>;
   constexpr int kR = Plan::kR, kKeys = Plan::kOthers, kChunk = Plan::kChunk;
   const int seq = qkv.seq, batch = int(blockIdx.x) / qkv.n_heads, head = int(blockIdx.x) % qkv.n_heads;
@@ -175,13 +170,14 @@ __global__ void __launch_bounds__(Backward<D>::kThreads, Backward<D>::kBlocks)
       Fragments<kR, kChunk / 8> s, ds;
       multiply_transposed(s, left_queries, key_tiles, at + chunk);
       multiply_transposed(ds, left_dys, value_tiles, at + chunk);
+      if constexpr (biased) add_bias<false>(s, bias, head, query - key, scale2);
 #pragma unroll
       for (int r = 0; r < kR; ++r)
 #pragma unroll
         for (int n = 0; n < kChunk / 8; ++n)
 #pragma unroll
           for (int e = 0; e < 4; ++e) {
-            float probability = exp2_approx(fmaf(s.v[r][n][e], scale2, -rows[r][e / 2].lse2));
+            float probability = exp2_approx(fmaf(s.v[r][n][e], biased ? 1 : scale2, -rows[r][e / 2].lse2));
             if (diagonal && key + column_of(n, e) > query + row_of(r, e)) probability = 0;
             ds.v[r][n][e] = probability * (ds.v[r][n][e] - rows[r][e / 2].delta);
           }
@@ -195,8 +191,8 @@ __global__ void __launch_bounds__(Backward<D>::kThreads, Backward<D>::kBlocks)
 }
 
 template <int D>
-void on_tensor_cores(Tensor& dqkv, const Tensor& dy, const Tensor& qkv, const Tensor& y, const Tensor& lse_BHT,
-                     AttentionShape s) {
+void on_tensor_cores(Tensor& dqkv, Tensor& dbias_HB, const Tensor& dy, const Tensor& qkv, const Tensor& bias_HB,
+                     const Tensor& y, const Tensor& lse_BHT, AttentionShape s, RelativeBuckets relative) {
   using Plan = Backward<D>;
   Context& on = context(qkv.device());
   const char* const name = "attention_backward";
@@ -207,27 +203,35 @@ void on_tensor_cores(Tensor& dqkv, const Tensor& dy, const Tensor& qkv, const Te
 
   const std::int64_t padded = ceil_div(s.seq, std::int64_t{Plan::kOthers}) * Plan::kOthers;
   const std::int64_t rows = s.batch * s.n_heads * padded;
-  auto* const statistics = on.scratch<RowStatistics>(rows);
+  const Buckets buckets = upload_buckets(on, bias_HB, s, relative);
+  const std::int64_t spread = s.n_heads * buckets.distances, parts = bias_blocks(s) * s.n_heads * buckets.count;
+  auto* const memory = on.scratch<float>(2 * rows + spread + parts);
+  auto* const statistics = reinterpret_cast<RowStatistics*>(memory);
+  const DistanceBias bias = spread_bias(on, name, memory + 2 * rows, bias_HB, buckets, kLog2e);
   constexpr int kThreads = 256;
   launch(on, name, statistics_kernel<D>, grid_for(on, rows, kThreads / (D / 8)), kThreads, 0, statistics, dys, ys,
          ptr<float>(lse_BHT), rows, padded);
 
   const auto blocks = unsigned(ceil_div(s.seq, std::int64_t{Plan::kRows}));
   constexpr std::size_t kKeyBytes = Plan::kTileBytes + shared_bytes_of<RowStatistics>(2 * Plan::kOthers);
-  launch(on, name, key_gradients_kernel<D>, dim3(unsigned(s.batch * s.n_kv_heads), blocks), Plan::kThreads, kKeyBytes,
-         to, dys, from, statistics, padded, scale, scale2);
-  launch(on, name, query_gradients_kernel<D>, dim3(unsigned(s.batch * s.n_heads), blocks), Plan::kThreads,
-         Plan::kTileBytes, to, dys, from, statistics, padded, scale, scale2);
+  launch(on, name, bias_HB ? key_gradients_kernel<D, true> : key_gradients_kernel<D, false>,
+         dim3(unsigned(s.batch * s.n_kv_heads), blocks), Plan::kThreads, kKeyBytes, to, dys, from, statistics, padded,
+         scale, scale2, bias);
+  launch(on, name, bias_HB ? query_gradients_kernel<D, true> : query_gradients_kernel<D, false>,
+         dim3(unsigned(s.batch * s.n_heads), blocks), Plan::kThreads, Plan::kTileBytes, to, dys, from, statistics,
+         padded, scale, scale2, bias);
+  bias_gradient(on, name, dbias_HB, memory + 2 * rows + spread, dys, from, statistics, int(padded), s, bias, buckets);
 }
 
 }  // namespace
 
-void attention_backward(Tensor& dqkv, const Tensor& dy, const Tensor& qkv, const Tensor& y, const Tensor& lse_BHT,
-                        AttentionShape shape) {
-  if (qkv.dtype() == DType::bf16 && shape.head_dim == 64) return on_tensor_cores<64>(dqkv, dy, qkv, y, lse_BHT, shape);
-  if (qkv.dtype() == DType::bf16 && shape.head_dim == 128)
-    return on_tensor_cores<128>(dqkv, dy, qkv, y, lse_BHT, shape);
-  plain::attention_backward(dqkv, dy, qkv, y, lse_BHT, shape);
+void attention_backward(Tensor& dqkv, Tensor& dbias_HB, const Tensor& dy, const Tensor& qkv, const Tensor& bias_HB,
+                        const Tensor& y, const Tensor& lse_BHT, AttentionShape shape, RelativeBuckets buckets) {
+  const bool cores = qkv.dtype() == DType::bf16 && (shape.head_dim == 64 || shape.head_dim == 128);
+  const auto backward = !cores                 ? plain::attention_backward
+                        : shape.head_dim == 64 ? on_tensor_cores<64>
+                                               : on_tensor_cores<128>;
+  backward(dqkv, dbias_HB, dy, qkv, bias_HB, y, lse_BHT, shape, buckets);
 }
 
 }  // namespace switchyard::cuda

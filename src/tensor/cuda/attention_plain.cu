@@ -1,4 +1,4 @@
-#include "tensor/cuda/attention.cuh"
+#include "tensor/cuda/attention_bias.cuh"
 
 // Attention without tensor cores, for f32 and for heads of other widths: square tiles in shared memory, all in f32. A
 // block of kSide x kSide threads; thread (x, y) has rows y and y + kSide, and columns x, x + kSide, ... of a product.
@@ -74,9 +74,13 @@ __device__ float row_total(float x) {
   return x;
 }
 
+__device__ float score(float s, DistanceBias bias, int head, int distance) {
+  return bias.values_HD ? s + bias.at(head, distance) : s;
+}
+
 template <int kColumns, class T>
 __global__ void __launch_bounds__(kSide* kSide, 1)
-    attention_kernel(Heads<T> y, float* lse_BHT, Heads<const T> qkv, float scale) {
+    attention_kernel(Heads<T> y, float* lse_BHT, Heads<const T> qkv, float scale, DistanceBias bias) {
   const int seq = qkv.seq, head_dim = qkv.head_dim;
   const int batch = int(blockIdx.x) / qkv.n_heads, head = int(blockIdx.x) % qkv.n_heads;
   const int first = int(gridDim.y - 1 - blockIdx.y) * kTile, x = int(threadIdx.x), row = int(threadIdx.y);
@@ -99,7 +103,10 @@ __global__ void __launch_bounds__(kSide* kSide, 1)
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
 #pragma unroll
-      for (int j = 0; j < 2; ++j) s[i][j] = key + x + j * kSide > first + row + i * kSide ? -INFINITY : s[i][j] * scale;
+      for (int j = 0; j < 2; ++j) {
+        const int distance = first + row + i * kSide - (key + x + j * kSide);
+        s[i][j] = distance < 0 ? -INFINITY : score(s[i][j] * scale, bias, head, distance);
+      }
       float here = fmaxf(s[i][0], s[i][1]);
       for (int step = kSide / 2; step > 0; step /= 2) here = fmaxf(here, __shfl_xor_sync(kAllLanes, here, step));
       const float now = fmaxf(max[i], here), shrink = expf(max[i] - now);
@@ -145,7 +152,7 @@ __global__ void delta_kernel(float* delta_BHT, Heads<const T> dy, Heads<const T>
 template <int kColumns, class T>
 __global__ void __launch_bounds__(kSide* kSide, 1)
     key_gradients_kernel(Heads<T> dqkv, Heads<const T> dy, Heads<const T> qkv, const float* lse_BHT,
-                         const float* delta_BHT, float scale) {
+                         const float* delta_BHT, float scale, DistanceBias bias) {
   const int seq = qkv.seq, head_dim = qkv.head_dim;
   const int batch = int(blockIdx.x) / qkv.n_kv_heads, kv_head = int(blockIdx.x) % qkv.n_kv_heads;
   const int first = int(blockIdx.y) * kTile, x = int(threadIdx.x), row = int(threadIdx.y);
@@ -173,7 +180,8 @@ __global__ void __launch_bounds__(kSide* kSide, 1)
         const int r = row + e / 2 * kSide, c = x + e % 2 * kSide, i = query + c;
         const std::int64_t at = (std::int64_t{batch} * qkv.n_heads + head) * seq + i;
         const bool open = first + r <= i && i < seq;
-        const float probability = open ? expf(s[e / 2][e % 2] * scale - lse_BHT[at]) : 0;
+        const float probability =
+            open ? expf(score(s[e / 2][e % 2] * scale, bias, head, i - first - r) - lse_BHT[at]) : 0;
         p[r * kScorePitch + c] = probability;
         ds[r * kScorePitch + c] = open ? probability * (dp[e / 2][e % 2] - delta_BHT[at]) : 0;
       }
@@ -185,10 +193,12 @@ __global__ void __launch_bounds__(kSide* kSide, 1)
   store_rows(dqkv.value(batch, kv_head), first, seq, dv, {1, 1}, head_dim);
 }
 
+// And the sums of their ds by bucket.
 template <int kColumns, class T>
 __global__ void __launch_bounds__(kSide* kSide, 1)
-    query_gradients_kernel(Heads<T> dqkv, Heads<const T> dy, Heads<const T> qkv, const float* lse_BHT,
-                           const float* delta_BHT, float scale) {
+    query_gradients_kernel(Heads<T> dqkv, float* bias_parts, Heads<const T> dy, Heads<const T> qkv,
+                           const float* lse_BHT, const float* delta_BHT, float scale, DistanceBias bias,
+                           Buckets buckets) {
   const int seq = qkv.seq, head_dim = qkv.head_dim;
   const int batch = int(blockIdx.x) / qkv.n_heads, head = int(blockIdx.x) % qkv.n_heads;
   const int first = int(gridDim.y - 1 - blockIdx.y) * kTile, x = int(threadIdx.x), row = int(threadIdx.y);
@@ -198,7 +208,9 @@ __global__ void __launch_bounds__(kSide* kSide, 1)
   const int tile = kTile * pitch(head_dim);
   const auto query_tile = shared.take<float>(tile), dy_tile = shared.take<float>(tile),
              key_tile = shared.take<float>(tile), value_tile = shared.take<float>(tile),
-             ds = shared.take<float>(kTile * kScorePitch);
+             ds = shared.take<float>(kTile * kScorePitch), diagonals = shared.take<float>(2 * kTile),
+             sums = shared.take<float>(buckets.count);
+  for (int b = thread_in_block(); b < buckets.count; b += kSide * kSide) sums[b] = 0;
   load_tile<T>(query_tile, qkv.query(batch, head), first, seq, head_dim);
   load_tile<T>(dy_tile, dy.query(batch, head), first, seq, head_dim);
   float lse[2] = {}, delta[2] = {};
@@ -221,13 +233,19 @@ __global__ void __launch_bounds__(kSide* kSide, 1)
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
       const int i = e / 2, r = row + i * kSide, c = x + e % 2 * kSide;
-      const bool open = key + c <= first + r;
-      ds[r * kScorePitch + c] = open ? expf(s[i][e % 2] * scale - lse[i]) * (dp[i][e % 2] - delta[i]) : 0;
+      const int distance = first + r - (key + c);
+      ds[r * kScorePitch + c] =
+          distance >= 0 ? expf(score(s[i][e % 2] * scale, bias, head, distance) - lse[i]) * (dp[i][e % 2] - delta[i])
+                        : 0;
     }
     __syncthreads();
     accumulate_product(dq, ds, key_tile, head_dim);
+    if (buckets.count > 0) add_to_buckets<kTile>(sums, diagonals, ds, kScorePitch, first - key, buckets);
   }
   store_rows(dqkv.query(batch, head), first, seq, dq, {scale, scale}, head_dim);
+  float* const part =
+      bias_parts + ((std::int64_t{batch} * gridDim.y + blockIdx.y) * qkv.n_heads + head) * buckets.count;
+  for (int b = thread_in_block(); b < buckets.count; b += kSide * kSide) part[b] = sums[b];
 }
 
 std::size_t shared_bytes(std::int64_t head_dim, int tiles, int scores) {
@@ -238,27 +256,35 @@ unsigned tiles_of(std::int64_t seq) { return unsigned(ceil_div(seq, std::int64_t
 
 }  // namespace
 
-void attention(Tensor& y, Tensor& lse_BHT, const Tensor& qkv, AttentionShape s) {
+void attention(Tensor& y, Tensor& lse_BHT, const Tensor& qkv, const Tensor& bias_HB, AttentionShape s,
+               RelativeBuckets relative) {
   Context& on = context(qkv.device());
+  const Buckets buckets = upload_buckets(on, bias_HB, s, relative);
+  const DistanceBias bias =
+      spread_bias(on, "attention", on.scratch<float>(s.n_heads * buckets.distances), bias_HB, buckets, 1);
   const dim3 grid(unsigned(s.batch * s.n_heads), tiles_of(s.seq)), block(kSide, kSide);
   dispatch_float(qkv.dtype(), "attention", [&](auto zero) {
     dispatch_columns(s.head_dim, "attention", [&](auto columns) {
       using T = decltype(zero);
       launch(on, "attention", attention_kernel<columns(), T>, grid, block, shared_bytes(s.head_dim, 3, 1),
              Heads(ptr<T>(y), s, s.n_heads * s.head_dim), ptr<float>(lse_BHT), Heads(ptr<T>(qkv), s, s.width()),
-             1 / std::sqrt(float(s.head_dim)));
+             1 / std::sqrt(float(s.head_dim)), bias);
     });
   });
 }
 
-void attention_backward(Tensor& dqkv, const Tensor& dy, const Tensor& qkv, const Tensor& y, const Tensor& lse_BHT,
-                        AttentionShape s) {
+void attention_backward(Tensor& dqkv, Tensor& dbias_HB, const Tensor& dy, const Tensor& qkv, const Tensor& bias_HB,
+                        const Tensor& y, const Tensor& lse_BHT, AttentionShape s, RelativeBuckets relative) {
   Context& on = context(qkv.device());
   const float scale = 1 / std::sqrt(float(s.head_dim));
   const std::int64_t rows = s.tokens() * s.n_heads, y_width = s.n_heads * s.head_dim;
   const dim3 block(kSide, kSide);
   const char* const name = "attention_backward";
-  float* const delta_BHT = on.scratch<float>(rows);
+  const Buckets buckets = upload_buckets(on, bias_HB, s, relative);
+  const std::int64_t spread = s.n_heads * buckets.distances, blocks = s.batch * tiles_of(s.seq);
+  float* const delta_BHT = on.scratch<float>(rows + spread + blocks * s.n_heads * buckets.count);
+  const DistanceBias bias = spread_bias(on, name, delta_BHT + rows, bias_HB, buckets, 1);
+  float* const parts = delta_BHT + rows + spread;
   dispatch_float(qkv.dtype(), name, [&](auto zero) {
     using T = decltype(zero);
     const Heads to(ptr<T>(dqkv), s, s.width());
@@ -268,11 +294,14 @@ void attention_backward(Tensor& dqkv, const Tensor& dy, const Tensor& qkv, const
            s.batch);
     dispatch_columns(s.head_dim, name, [&](auto columns) {
       launch(on, name, key_gradients_kernel<columns(), T>, dim3(unsigned(s.batch * s.n_kv_heads), tiles_of(s.seq)),
-             block, shared_bytes(s.head_dim, 4, 2), to, dy_rows, from, ptr<float>(lse_BHT), delta_BHT, scale);
+             block, shared_bytes(s.head_dim, 4, 2), to, dy_rows, from, ptr<float>(lse_BHT), delta_BHT, scale, bias);
       launch(on, name, query_gradients_kernel<columns(), T>, dim3(unsigned(s.batch * s.n_heads), tiles_of(s.seq)),
-             block, shared_bytes(s.head_dim, 4, 1), to, dy_rows, from, ptr<float>(lse_BHT), delta_BHT, scale);
+             block,
+             shared_bytes(s.head_dim, 4, 1) + shared_bytes_of<float>(2 * kTile) + shared_bytes_of<float>(buckets.count),
+             to, parts, dy_rows, from, ptr<float>(lse_BHT), delta_BHT, scale, bias, buckets);
     });
   });
+  sum_bias_parts(on, name, dbias_HB, parts, blocks);
 }
 
 }  // namespace switchyard::cuda::plain

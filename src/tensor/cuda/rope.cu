@@ -18,7 +18,7 @@ struct Layout {
   int seq, queries, keys, dim;  // heads of each kind, as many values as keys, and the width of one
   int chunks, lanes;            // of N elements in half a head; a power of two that covers them, or a warp
   double octaves;               // frequency i turns by 2^(octaves i) a position
-  float turn;                   // 1, or -1 to turn back
+  float turn;                   // 1, or -1 to turn back, or 0 to leave it
 
   bool wide() const { return chunks > lanes; }
   __device__ int half() const { return dim / 2; }
@@ -37,8 +37,8 @@ Layout layout_of(AttentionShape shape, Rope rope, int n, float turn) {
           .dim = int(shape.head_dim),
           .chunks = chunks,
           .lanes = lanes,
-          .octaves = -2 * std::log2(double{rope.theta}) / double(shape.head_dim),
-          .turn = turn};
+          .octaves = rope.theta > 0 ? -2 * std::log2(double{rope.theta}) / double(shape.head_dim) : 0,
+          .turn = rope.theta > 0 ? turn : 0};
 }
 
 // Where a lane stands: in which of the warp's heads, and at which chunk of it, if it has any.
