@@ -1,6 +1,7 @@
 #include "layers/attention.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "autograd/ops.h"
 #include "dist/collectives.h"
@@ -30,6 +31,13 @@ Attention::Attention(const AttentionConfig& c, const std::string& name, Init in,
     q_norm_ = make.ones(name + ".q_norm.weight", {c.head_dim});
     k_norm_ = make.ones(name + ".k_norm.weight", {c.head_dim});
   }
+  if (const std::int64_t buckets = c.relative_bias.count; buckets > 0) {
+    const Box whole{{}, {c.n_heads, buckets}};
+    const Box my_heads = cut(whole, 0, c.n_heads * rank / ranks, c.n_heads * (rank + 1) / ranks);
+    const Init init{.std = 1 / std::sqrt(static_cast<double>(c.d_model))};  // T5's
+    bias_HB_ = make.part(name + ".relative_attention_bias.weight", whole.shape, {my_heads}, my_heads.shape, init,
+                         Decay::no, Replicas::data, Reads::f32);
+  }
   const Box whole_out{{}, {c.d_model, q}};
   const Box my_out = cut(whole_out, 1, q * rank / ranks, q * (rank + 1) / ranks);
   out_ = make.part(name + ".o_proj.weight", whole_out.shape, {my_out}, my_out.shape, out);
@@ -42,8 +50,9 @@ Variable Attention::operator()(const Variable& x_TD, std::int64_t batch, std::in
                              .n_kv_heads = config_.n_kv_heads,
                              .head_dim = config_.head_dim};
   Variable qkv = keys_(linear(gather_rows(x_TD, tensor_), qkv_));
-  qkv = qk_norm_rope(qkv, q_norm_, k_norm_, config_.norm_eps, shape, {.theta = config_.rope_theta});
-  return sum_rows(linear(attention(qkv, shape), out_), tensor_);
+  if (config_.qk_norm || config_.rope.theta > 0)
+    qkv = qk_norm_rope(qkv, q_norm_, k_norm_, config_.norm_eps, shape, config_.rope);
+  return sum_rows(linear(attention(qkv, shape, bias_HB_, config_.relative_bias), out_), tensor_);
 }
 
 }  // namespace switchyard

@@ -86,13 +86,13 @@ Variable ParameterMaker::ones(std::string name, Shape shape) {
 }
 
 Variable ParameterMaker::part(std::string name, Shape whole, std::vector<Box> boxes, Shape local, Init init,
-                              Decay decay, Replicas replicas) {
+                              Decay decay, Replicas replicas, Reads reads) {
   Parameter p{.name = std::move(name),
               .variable = {},
               .global_shape = whole,
               .boxes = merged(boxes),
               .replicas = replicas,
-              .reads = Reads::rows,
+              .reads = reads,
               .decay = decay};
   const Tensor host = normal(p, local, init);
   return add(std::move(p), host);

@@ -22,9 +22,9 @@ class ParameterMaker {
   Variable matrix(std::string name, Shape shape, Init init, Decay decay = Decay::yes);
   Variable ones(std::string name, Shape shape);
   // This rank's part of a matrix that tensor parallelism cuts, and of a stack of experts: `boxes` of the logical
-  // tensor, one after the other, seen as `local`. Read in the type of rows.
+  // tensor, one after the other, seen as `local`. Read in the type of rows, unless said otherwise.
   Variable part(std::string name, Shape whole, std::vector<Box> boxes, Shape local, Init init, Decay decay = Decay::yes,
-                Replicas replicas = Replicas::data);
+                Replicas replicas = Replicas::data, Reads reads = Reads::rows);
   Variable experts(std::string name, Shape whole, std::vector<Box> boxes, Shape local, Init init);
 
   std::uint64_t seed() const { return seed_; }

@@ -22,6 +22,15 @@ std::variant<FeedForward, Moe> make_ffn(const ModelConfig& model, const MoeConfi
   return FeedForward(model.d_model, model.d_ff, model.activation, name, in_init(model), out_init(model), mesh, make);
 }
 
+RelativeBuckets relative_bias(const ModelConfig& m) {
+  if (m.positions != Positions::relative_bias) return {};
+  return {.count = m.relative_buckets, .max_distance = m.relative_max_distance};
+}
+
+Rope rope(const ModelConfig& m) {
+  return {.theta = m.positions == Positions::rope ? static_cast<float>(m.rope_theta) : 0};
+}
+
 }  // namespace
 
 Block::Block(const ModelConfig& m, const MoeConfig& moe, Kind kind, const std::string& name, Mesh& mesh,
@@ -35,7 +44,8 @@ Block::Block(const ModelConfig& m, const MoeConfig& moe, Kind kind, const std::s
                   .head_dim = m.head_dim,
                   .qk_norm = m.qk_norm,
                   .norm_eps = static_cast<float>(m.norm_eps),
-                  .rope_theta = static_cast<float>(m.rope_theta)},
+                  .rope = rope(m),
+                  .relative_bias = relative_bias(m)},
                  attention_name_, in_init(m), out_init(m), mesh, key_sharers, make),
       ffn_norm_(m.d_model, static_cast<float>(m.norm_eps), name + ".post_attention_layernorm", make),
       ffn_(make_ffn(m, moe, kind, ffn_name_, mesh, make)) {}

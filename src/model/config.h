@@ -9,6 +9,10 @@ namespace switchyard {
 // Activations that backward computes again instead of finding them kept: of whole blocks, or of one piece of each.
 enum class Recompute { none, block, attention, ffn };
 
+// How attention tells positions apart: queries and keys turn with them (RoPE), or scores get a learnt bias by distance,
+// in each block its own (T5, GLaM).
+enum class Positions { rope, relative_bias };
+
 // The decoder-only transformer. Defaults compute what Hugging Face's Qwen3MoeForCausalLM computes.
 struct ModelConfig {
   std::int64_t vocab_size = 258;
@@ -22,7 +26,10 @@ struct ModelConfig {
   bool qk_norm = true;
   bool tied_embeddings = true;
   double norm_eps = 1e-6;
+  Positions positions = Positions::rope;
   double rope_theta = 10000;
+  std::int64_t relative_buckets = 32;
+  std::int64_t relative_max_distance = 128;
   double init_std = 0.02;
 
   template <class V>
@@ -42,7 +49,13 @@ struct ModelConfig {
     v.field("qk_norm", qk_norm, "RMSNorm of each query and key head");
     v.field("tied_embeddings", tied_embeddings, "the output head is the embedding table");
     v.field("norm_eps", norm_eps, "epsilon of every RMSNorm").between(0, 1);
+    v.choice("positions", positions,
+             "rotary embedding, or a learnt bias of scores by distance, in each block its own (T5, GLaM)",
+             {{"rope", Positions::rope}, {"relative_bias", Positions::relative_bias}});
     v.field("rope_theta", rope_theta, "base of the rotary embedding").between(1, 1e9);
+    v.field("relative_buckets", relative_buckets, "biases of a head; half are of one distance each").between(2, 1024);
+    v.field("relative_max_distance", relative_max_distance, "distance from which on all have the last bias")
+        .between(2, 1 << 24);
     v.field("init_std", init_std, "standard deviation of initial weights").between(0, 10);
   }
 };

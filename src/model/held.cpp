@@ -37,6 +37,8 @@ std::vector<HeldParameter> held_parameters(const ModelConfig& m, const MoeConfig
       ones(m.head_dim);
       ones(m.head_dim);
     }
+    if (m.positions == Positions::relative_bias)
+      held.push_back({.block = block, .shape = {m.n_heads / tp, m.relative_buckets}, .replicas = Replicas::data});
     part({d, q / tp});
     ones(d);
     if (is_moe[static_cast<std::size_t>(block)]) {

@@ -37,14 +37,15 @@ struct Widths {
   Tensors tensors() const { return Tensors(row_size); }
 };
 
-// Projections of the normed rows, with and without rotation, attention of them with its log-sum-exps, and back.
+// Projections of the normed rows, as they are, and gathered, normed or rotated; attention of them with its
+// log-sum-exps; and back.
 std::int64_t attention(const Config& c, const Widths& w, const PlannedRows& rows) {
   const ModelConfig& m = c.model;
   const std::int64_t q = m.n_heads * m.head_dim / w.tp, kv = m.n_kv_heads * m.head_dim / w.tp, heads = m.n_heads / w.tp,
                      keys = std::max<std::int64_t>(1, m.n_kv_heads / w.tp);
-  const bool shares_keys = m.n_kv_heads < w.tp;
+  const std::int64_t made_of_them = (m.n_kv_heads < w.tp) + (m.qk_norm || m.positions == Positions::rope);
   Tensors t = w.tensors();
-  t.rows(rows.all, q + 2 * kv).rows(rows.all, q + 2 * keys * m.head_dim, shares_keys ? 2 : 1).rows(rows.all, q);
+  t.rows(rows.all, q + 2 * kv).rows(rows.all, q + 2 * keys * m.head_dim, made_of_them).rows(rows.all, q);
   t.floats(rows.all, heads).floats(m.qk_norm ? rows.all * (heads + keys) : 0);
   if (w.tp > 1) t.rows(rows.all, w.d, 2);  // gathered, and the parts of the sum
   return t;

@@ -38,7 +38,13 @@ void check_model(const Config& c, Rules& rules) {
                   is_derived ? std::vector<std::string>{"model.d_model", "model.n_heads", "model.head_dim"}
                              : std::vector<std::string>{"model.head_dim"},
                   "a head is ", head_dim, " wide", is_derived ? " (model.d_model / model.n_heads)" : "",
-                  "; rotary embedding turns pairs, so it must be even");
+                  m.positions == Positions::rope ? "; rotary embedding turns pairs, so" : ";", " it must be even");
+  rules.require(m.relative_buckets % 2 == 0, {"model.relative_buckets"}, m.relative_buckets,
+                " buckets; half of them hold one distance each, so it must be even");
+  rules.require(m.relative_max_distance > m.relative_buckets / 2,
+                {"model.relative_max_distance", "model.relative_buckets"}, "half of ", m.relative_buckets,
+                " buckets hold the distances below ", m.relative_buckets / 2, ", the others those up to ",
+                m.relative_max_distance, "; at least ", m.relative_buckets / 2 + 1);
   rules.require(m.n_kv_heads == 0 || m.n_heads % m.n_kv_heads == 0, {"model.n_kv_heads", "model.n_heads"}, m.n_kv_heads,
                 " key and value heads do not divide ", m.n_heads,
                 " query heads; nearest: ", m.n_kv_heads == 0 ? "" : nearest_divisors(m.n_heads, m.n_kv_heads));

@@ -67,11 +67,12 @@ Piece operator+(const Piece& a, const Piece& b) { return {a.forward + b.forward,
 Piece attention(const Config& c, const PlannedRows& rows, const Rates& rates) {
   const ModelConfig& m = c.model;
   const std::int64_t tp = c.parallel.tensor, d = m.d_model, q = m.n_heads * m.head_dim / tp,
-                     width = q + 2 * m.n_kv_heads * m.head_dim / tp;
+                     width = q + 2 * m.n_kv_heads * m.head_dim / tp,
+                     turned = m.qk_norm || m.positions == Positions::rope ? width : 0;
   // Causal attention does half of the two products of a sequence with itself.
   return rates.product(rows.all, d, width) + rates.product(rows.all, q, d) +
          rates.attention(2 * double(rows.all) * double(c.train.seq_len) * double(q)) +
-         rates.pass(rows.all, 2 * width, 3 * width);
+         rates.pass(rows.all, 2 * turned, 3 * turned);
 }
 
 // Rows through a feed-forward layer, d_ff of whose columns are here; of several layers each row meets one.

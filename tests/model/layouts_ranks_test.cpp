@@ -58,6 +58,17 @@ TEST(ModelLayouts, EqualOneRankWithMicroBatchesAndRecomputation) {
   check_every_layout(small);
 }
 
+// Eight tokens reach the last bucket, whose distances begin at 4.
+TEST(ModelLayouts, EqualOneRankWithBiasesByDistance) {
+  SmallModel small;
+  small.model.positions = Positions::relative_bias;
+  small.model.relative_buckets = 4;
+  small.model.relative_max_distance = 6;
+  small.model.qk_norm = false;
+  small.recompute = Recompute::attention;
+  check_every_layout(small);
+}
+
 TEST(ModelLayouts, EqualOneRankWithHalfTheRowsOnTheirWay) {
   SmallModel small;
   small.moe.overlap = Overlap::on;
@@ -70,6 +81,7 @@ TEST(Recompute, GivesTheSameBits) {
   test::on_ranks({2}, [](ProcessGroup& world) {
     for (const ParallelConfig& parallel : {ParallelConfig{.expert = 2}, {.tensor = 2, .expert = 2}}) {
       SmallModel small;
+      small.model.positions = Positions::relative_bias;
       const test::ModelRun kept = test::run_model(small, world, parallel);
       for (const Recompute recompute : {Recompute::block, Recompute::attention, Recompute::ffn}) {
         small.recompute = recompute;

@@ -82,6 +82,7 @@ TEST(CountModel, AgreesWithTheParameters) {
         small.model.tied_embeddings = tied;
         small.model.activation = activation;
         small.model.qk_norm = tied;
+        small.model.positions = tied ? Positions::rope : Positions::relative_bias;
         small.moe.experts = experts;
         small.moe.shared_experts = tied ? 2 : 0;
         small.moe.activation = is_gated(activation) ? Activation::gelu : Activation::geglu;

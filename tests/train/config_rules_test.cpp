@@ -41,6 +41,16 @@ TEST(ConfigRules, KeysMustFitEachOther) {
        "a.yaml:1:18: model.d_model: a head is 63 wide (model.d_model / model.n_heads); rotary embedding turns pairs, "
        "so "
        "it must be even"},
+      {"model: {positions: relative_bias, head_dim: 63}\n",
+       "a.yaml:1:45: model.head_dim: a head is 63 wide; it must be even"},
+      {"model: {relative_buckets: 9}\n",
+       "a.yaml:1:27: model.relative_buckets: 9 buckets; half of them hold one distance each, so it must be even"},
+      {"model: {relative_max_distance: 16}\n",
+       "a.yaml:1:32: model.relative_max_distance: half of 32 buckets hold the distances below 16, the others those up "
+       "to 16; at least 17"},
+      {"model: {relative_max_distance: 17}\n", ""},
+      {"model: {relative_buckets: 1}\n",
+       "a.yaml:1:27: model.relative_buckets: wanted an integer from 2 to 1024, came 1"},
       {"model: {n_kv_heads: 3}\n",
        "a.yaml:1:21: model.n_kv_heads: 3 key and value heads do not divide 4 query heads; nearest: 2 or 4"},
       {"model: {n_kv_heads: 8}\n",

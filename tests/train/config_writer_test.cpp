@@ -28,7 +28,10 @@ Config unusual() {
              .qk_norm = false,
              .tied_embeddings = false,
              .norm_eps = 1.0 / 3,
+             .positions = Positions::relative_bias,
              .rope_theta = 12345.678901234567,
+             .relative_buckets = 18,
+             .relative_max_distance = 77,
              .init_std = 5e-324};
   c.moe = {.experts = 12,
            .d_ff = 40,

@@ -10,11 +10,17 @@ namespace {
 
 TEST(MemoryPlan, IsWhatAStepTakes) {
   for (const Precision precision : {Precision::fp32, Precision::bf16})
-    for (const Recompute recompute : {Recompute::none, Recompute::block, Recompute::attention, Recompute::ffn}) {
+    for (const auto& [recompute, positions] : {std::pair{Recompute::none, Positions::rope},
+                                               {Recompute::none, Positions::relative_bias},
+                                               {Recompute::block, Positions::rope},
+                                               {Recompute::attention, Positions::rope},
+                                               {Recompute::ffn, Positions::rope}}) {
       const auto self = make_self_group();
       const test::RunDir dir("memory", *self);
       Config config = dir.config(1, 1, precision);
       config.model = resolved(ModelConfig{.vocab_size = 258, .d_model = 96, .n_layers = 4, .n_heads = 4, .d_ff = 256});
+      config.model.positions = positions;
+      config.model.qk_norm = positions == Positions::rope;
       config.moe = resolved(
           MoeConfig{.experts = 8, .activation = Activation::relu, .router = {.top_k = 2, .capacity_factor = 0}},
           config.model, 64);
@@ -36,8 +42,9 @@ TEST(MemoryPlan, IsWhatAStepTakes) {
         const double measured = static_cast<double>(use.peak[k] - before.now[k]),
                      planned = static_cast<double>(plan.bytes[k]);
         // Loads of experts are not even, and ops pass a few rows beside what is counted.
-        EXPECT_GT(measured, 0.95 * planned) << name_of(kind) << ", recompute " << int(recompute);
-        EXPECT_LT(measured, 1.05 * planned) << name_of(kind) << ", recompute " << int(recompute);
+        const std::string what = text(name_of(kind), ", recompute ", int(recompute), ", positions ", int(positions));
+        EXPECT_GT(measured, 0.95 * planned) << what;
+        EXPECT_LT(measured, 1.05 * planned) << what;
       }
     }
 }

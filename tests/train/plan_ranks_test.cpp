@@ -35,6 +35,7 @@ Config config_of(const Case& each, const test::RunDir& dir, const RouterConfig& 
   Config c = dir.config(each.ranks, 1, each.precision);
   c.model.n_layers = 4;
   c.model.vocab_size = 259;
+  c.model.positions = int(router.kind) % 3 == 0 ? Positions::relative_bias : Positions::rope;
   c.moe.router = router;
   c.moe.router.group_size = 4;
   c.moe.router.device_capacity = 0;
