@@ -48,6 +48,9 @@ struct Scale {
   std::int64_t words() const { return large() ? 50304 : 1000; }
 };
 
+// Bytes of a weight's bf16 compute copies.
+double copies_of(const Kernels& k, Shape shape);
+
 void add_memory(Recipes& recipes, Scale scale);
 void add_products(Recipes& recipes, Scale scale);
 void add_norms(Recipes& recipes, Scale scale);

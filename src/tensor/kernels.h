@@ -134,6 +134,36 @@ struct AdamWStep {
   float bias1 = 1, bias2 = 1;  // 1 - beta^t
 };
 
+// The matrices of a parameter (Adafactor's, of its last two axes), whole, of which ranks may hold parts: in memory of
+// numbers for every row and column, those of its first matrix begin at `row` and `column`, the others' behind them. A
+// vector is one row, and has no number for that: `row` is -1.
+struct Matrices {
+  std::int64_t count, rows, columns;
+  std::int64_t row, column;
+  std::int64_t first;  // index of the first among those of all parameters
+
+  std::int64_t numel() const { return rows * columns; }  // of one of them
+};
+// What a parameter's memory holds of its matrices: some lines of some of them, row-major.
+struct MatrixBlock {
+  std::int64_t matrix, matrices, line, lines, column, width;
+
+  std::int64_t numel() const { return matrices * lines * width; }
+};
+// One parameter's share of an Adafactor step, all f32. `m` may be empty, and so may the compute copy.
+struct AdafactorTensors {
+  Tensor param, m, grad;
+  Weight* weight = nullptr;
+  float weight_decay = 0;
+  Matrices matrices{};
+  std::span<const MatrixBlock> blocks{};  // one after the other in memory
+};
+struct AdafactorStep {
+  float lr = 0, beta1 = 0, beta2 = 0.99f, eps = 1e-30f;
+  float clip = 1;         // largest root mean square of a matrix's update; 0 clips nothing
+  float scale_floor = 0;  // above 0: lr is multiplied by the root mean square of the matrix, or this if that is less
+};
+
 // The backend contract: everything a device must be able to do, one line each. Outputs come first and are already
 // allocated; inputs are const; shapes were checked by the caller. Kernels allocate no tensors and check nothing.
 // A group of rows of the table is one file in cpu/ and one in cuda/.
@@ -305,6 +335,24 @@ struct Kernels {
   // min(1, clip / (norm + 1e-6)) for the norm whose square is the sum of `squares`; 1 for a clip of 0; a NaN where the
   // norm is not finite. In f64.
   void (*clip_factor)(Tensor& factor_1, const Tensor& squares, float clip);
+
+  // adafactor.cpp: the stages of a step (optim/adafactor.h), between which ranks add up what each has of a matrix. With
+  // g = grad * grad_scale_1, and u = factor[row] g factor[column]. Where grad_scale_1 is not finite none but `means`
+  // and `squares` change.
+  // Sums of g^2 over the elements here of each row and column, divided by the number of those anywhere. Numbers of
+  // whatever is not here become zeros.
+  void (*square_means)(Tensor& means, std::span<const AdafactorTensors>, const Tensor& grad_scale_1);
+  // v = beta2 v + (1 - beta2) (mean + eps); then means become factors: 1 / sqrt(v) of a column, and of a row
+  // 1 / sqrt(v / the mean of its matrix's v)
+  void (*moment_factors)(Tensor& v, Tensor& means, std::span<const Matrices>, const AdafactorStep&,
+                         const Tensor& grad_scale_1);
+  // Of each matrix the sums of u^2 and of param^2, over the elements here
+  void (*update_squares)(Tensor& squares_M2, std::span<const AdafactorTensors>, const Tensor& factors,
+                         const Tensor& grad_scale_1);
+  // With RMS from the sums and the size of a matrix: s = lr max(scale_floor, RMS(param)) u / max(1, RMS(u) / clip);
+  // with an m, m = beta1 m + (1 - beta1) s, and s = m; p -= s + lr decay p; writes the compute copy too.
+  void (*adafactor)(std::span<const AdafactorTensors>, const AdafactorStep&, const Tensor& factors,
+                    const Tensor& squares_M2, const Tensor& grad_scale_1);
 };
 
 // The table of the device's backend. Asking for a GPU in a build without CUDA throws (Fault::usage).

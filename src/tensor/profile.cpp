@@ -91,7 +91,7 @@ constexpr Function timed_row(Function Kernels::*) {
   row(sigmoid) row(sigmoid_backward) row(noisy_logits) row(noisy_logits_backward) row(choice_probability) \
   row(choice_probability_backward) row(squared_variation) row(cross_entropy) row(cross_entropy_part) \
   row(cross_entropy_whole) row(sum) row(uniform) row(normal) row(jitter) row(dropout) row(adamw) row(sum_squares) \
-  row(clip_factor)
+  row(clip_factor) row(square_means) row(moment_factors) row(update_squares) row(adafactor)
 // clang-format on
 
 namespace {

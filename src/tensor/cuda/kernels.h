@@ -121,4 +121,13 @@ void adamw(std::span<const AdamWTensors>, const AdamWStep&, const Tensor& grad_s
 void sum_squares(Tensor& y_1, std::span<const Tensor> xs);
 void clip_factor(Tensor& factor_1, const Tensor& squares, float clip);
 
+// adafactor.cu
+void square_means(Tensor& means, std::span<const AdafactorTensors>, const Tensor& grad_scale_1);
+void moment_factors(Tensor& v, Tensor& means, std::span<const Matrices>, const AdafactorStep&,
+                    const Tensor& grad_scale_1);
+void update_squares(Tensor& squares_M2, std::span<const AdafactorTensors>, const Tensor& factors,
+                    const Tensor& grad_scale_1);
+void adafactor(std::span<const AdafactorTensors>, const AdafactorStep&, const Tensor& factors, const Tensor& squares_M2,
+               const Tensor& grad_scale_1);
+
 }  // namespace switchyard::cuda

@@ -1,10 +1,8 @@
-#include <vector>
-
 #include "tensor/cuda/block.cuh"
 #include "tensor/cuda/kernels.h"
+#include "tensor/cuda/work_table.cuh"
 
-// All tensors of a model in one launch: a table of them, uploaded, and chunks numbered through all of them, so that a
-// block finds its chunk's tensor with a binary search. Empty tensors have no entry.
+// All tensors of a model in one launch.
 namespace switchyard::cuda {
 namespace {
 
@@ -29,32 +27,6 @@ struct UpdateScalars {
   float beta1, beta2, eps, step, unbias;  // step: lr / bias1, unbias: 1 / bias2
 };
 
-template <class Entry>
-struct Table {
-  std::vector<Entry> entries;
-  std::int64_t chunks = 0;
-
-  void add(Entry entry, std::int64_t chunk) {
-    if (entry.numel == 0) return;
-    entry.first_chunk = chunks;
-    chunks += ceil_div(entry.numel, chunk);
-    entries.push_back(entry);
-  }
-};
-
-bool aligned(const void* p, std::size_t bytes) { return reinterpret_cast<std::uintptr_t>(p) % bytes == 0; }
-
-// The last entry that does not begin after the chunk.
-template <class Entry>
-__device__ const Entry& entry_of(const Entry* table, int entries, std::int64_t chunk) {
-  int low = 0, high = entries;
-  while (high - low > 1) {
-    const int middle = (low + high) / 2;
-    (table[middle].first_chunk <= chunk ? low : high) = middle;
-  }
-  return table[low];
-}
-
 // Loshchilov and Hutter, "Decoupled weight decay regularization", algorithm 2, as cpu/optimizer.cpp computes it:
 // 1 - shrink would round 1e-6 by 3%.
 __device__ void update(float& p, float& m, float& v, float grad, const UpdateScalars& s, float grad_scale,
@@ -71,7 +43,7 @@ __global__ void __launch_bounds__(kThreads)
   const float grad_scale = *grad_scale_1;
   if (!isfinite(grad_scale)) return;
   for (std::int64_t chunk = blockIdx.x; chunk < chunks; chunk += gridDim.x) {
-    const Update t = entry_of(table, entries, chunk);
+    const Update t = entry_of<&Update::first_chunk>(table, entries, chunk);
     const std::int64_t begin = (chunk - t.first_chunk) * kUpdateChunk, end = min(begin + kUpdateChunk, t.numel),
                        packs_end = t.packs ? end / 4 * 4 : begin;
     for (std::int64_t i = begin + 4 * threadIdx.x; i < packs_end; i += 4 * kThreads) {
@@ -104,7 +76,7 @@ __global__ void __launch_bounds__(kThreads)
   SharedMemory shared;
   const Shared<float> parts = shared.take<float>(kWarpSize);
   for (std::int64_t chunk = blockIdx.x; chunk < chunks; chunk += gridDim.x) {
-    const Squares t = entry_of(table, entries, chunk);
+    const Squares t = entry_of<&Squares::first_chunk>(table, entries, chunk);
     const std::int64_t begin = (chunk - t.first_chunk) * kSquaresChunk, end = min(begin + kSquaresChunk, t.numel),
                        packs_end = t.packs ? end / 4 * 4 : begin;
     float sums[4] = {};
@@ -137,7 +109,7 @@ __global__ void clip_factor_kernel(float* factor, const float* squares, int coun
 }  // namespace
 
 void adamw(std::span<const AdamWTensors> tensors, const AdamWStep& step, const Tensor& grad_scale_1) {
-  Table<Update> table;
+  WorkTable<Update> table;
   for (const AdamWTensors& t : tensors) {
     Tensor param = t.param, first = t.m, second = t.v;
     const bool copies = t.weight && t.weight->dtype != DType::f32;
@@ -152,7 +124,7 @@ void adamw(std::span<const AdamWTensors> tensors, const AdamWStep& step, const T
                  .packs = false};
     entry.packs = aligned(entry.p, 16) && aligned(entry.m, 16) && aligned(entry.v, 16) && aligned(entry.grad, 16) &&
                   aligned(entry.copy, 8);
-    table.add(entry, kUpdateChunk);
+    table.add(entry, ceil_div(entry.numel, kUpdateChunk));
   }
   if (table.chunks == 0) return;
   Context& on = context(grad_scale_1.device());
@@ -167,10 +139,10 @@ void adamw(std::span<const AdamWTensors> tensors, const AdamWStep& step, const T
 }
 
 void sum_squares(Tensor& y_1, std::span<const Tensor> xs) {
-  Table<Squares> table;
+  WorkTable<Squares> table;
   for (const Tensor& x : xs)
     table.add({.x = ptr<float>(x), .numel = x.numel(), .first_chunk = 0, .packs = aligned(ptr<float>(x), 16)},
-              kSquaresChunk);
+              ceil_div(x.numel(), kSquaresChunk));
   Context& on = context(y_1.device());
   float* const partials = on.scratch<float>(max(table.chunks, std::int64_t{1}));
   if (table.chunks > 0)

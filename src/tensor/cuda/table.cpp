@@ -72,6 +72,10 @@ const Kernels& table() {
       .adamw = adamw,
       .sum_squares = sum_squares,
       .clip_factor = clip_factor,
+      .square_means = square_means,
+      .moment_factors = moment_factors,
+      .update_squares = update_squares,
+      .adafactor = adafactor,
   };
   return kTable;
 }
