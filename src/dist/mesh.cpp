@@ -30,6 +30,7 @@ Mesh::Mesh(const ParallelConfig& config, ProcessGroup& world)
       tokens(along({Axis::dp, Axis::tp}, layout.dense, world)),
       experts(along({Axis::ep, Axis::etp}, layout.expert, world)),
       expert_data(along({Axis::edp}, layout.expert, world)),
+      expert_tensor(along({Axis::etp}, layout.expert, world)),
       previous(pairs(1, layout.dense, world)),
       next(pairs(0, layout.dense, world)),
       ends(first_and_last(layout.dense, world)) {

@@ -16,11 +16,12 @@ namespace switchyard {
 //   tensor       ranks that a dense layer is cut over; of a batch's rows each has its part (sequence parallelism)
 //   tokens       all that see different tokens, data x tensor
 //   experts      ranks that one set of experts is spread over and cut over, expert x expert tensor
-//   expert_data  ranks that hold the same experts, or cuts of them
+//   expert_data  ranks that hold the same experts, or the same cuts of them
+//   expert_tensor  ranks that the same experts are cut over
 struct Mesh {
   Layout layout;
   ProcessGroup* world;  // outlives the mesh
-  std::unique_ptr<ProcessGroup> data, tensor, tokens, experts, expert_data, previous, next, ends;
+  std::unique_ptr<ProcessGroup> data, tensor, tokens, experts, expert_data, expert_tensor, previous, next, ends;
 
   Mesh(const ParallelConfig& config, ProcessGroup& world);
 

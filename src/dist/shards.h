@@ -72,6 +72,7 @@ class Shards {
   Parameters& own() { return own_; }
   // What an optimizer updates and a checkpoint holds.
   Parameters& masters() { return masters_ == Masters::own ? own_ : whole_; }
+  Masters kept() const { return masters_; }
   const std::vector<Bucket>& buckets() const { return buckets_; }
   // Whether the bucket's sums go to their owners alone.
   bool is_scattered(const Bucket& bucket) const { return masters_ == Masters::own && bucket.group->size() > 1; }

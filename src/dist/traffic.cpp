@@ -12,6 +12,7 @@ std::vector<GroupTraffic> traffic_of(const Mesh& mesh) {
                                                                 {"tokens", mesh.tokens.get()},
                                                                 {"experts", mesh.experts.get()},
                                                                 {"expert_data", mesh.expert_data.get()},
+                                                                {"expert_tensor", mesh.expert_tensor.get()},
                                                                 {"previous", mesh.previous.get()},
                                                                 {"next", mesh.next.get()},
                                                                 {"ends", mesh.ends.get()}};

@@ -11,56 +11,67 @@ std::vector<HeldParameter> held_parameters(const ModelConfig& m, const MoeConfig
                      parts = parallel.expert_tensor;
   std::vector<HeldParameter> held;
   std::int64_t block = -1;
-  const auto ones = [&](std::int64_t width) { held.push_back({.block = block, .shape = {width}}); };
-  const auto part = [&](Shape shape) {
-    held.push_back(
-        {.block = block, .shape = shape, .replicas = Replicas::data, .reads = Reads::rows, .multiplies = true});
+  const auto whole = [&](Shape shape) { held.push_back({.block = block, .shape = shape, .matrices = shape}); };
+  const auto cut = [&](Replicas replicas, Shape matrices, int axis, std::int64_t ranks) {
+    held.push_back({.block = block,
+                    .shape = matrices.with(axis, matrices[axis] / ranks),
+                    .replicas = replicas,
+                    .reads = Reads::rows,
+                    .multiplies = true,
+                    .matrices = matrices});
   };
-  const auto experts = [&](Shape shape) {
-    held.push_back(
-        {.block = block, .shape = shape, .replicas = Replicas::expert_data, .reads = Reads::rows, .multiplies = true});
+  const auto rows_cut = [&](std::int64_t rows, std::int64_t columns) { cut(Replicas::data, {rows, columns}, 0, tp); };
+  const auto columns_cut = [&](std::int64_t rows, std::int64_t columns) {
+    cut(Replicas::data, {rows, columns}, 1, tp);
   };
   const std::int64_t words = m.vocab_size * (tensor_rank + 1) / tp - m.vocab_size * tensor_rank / tp;
+  const auto table = [&](Replicas replicas, bool multiplies) {
+    held.push_back({.block = block,
+                    .shape = {words, d},
+                    .replicas = replicas,
+                    .reads = Reads::rows,
+                    .multiplies = multiplies,
+                    .matrices = {m.vocab_size, d}});
+  };
 
   const bool is_first = stage.begin == 0, is_last = stage.end == m.n_layers;
   if (is_first || (is_last && m.tied_embeddings))
-    held.push_back({.block = block,
-                    .shape = {words, d},
-                    .replicas = m.tied_embeddings && is_first != is_last ? Replicas::ends : Replicas::data,
-                    .reads = Reads::rows,
-                    .multiplies = m.tied_embeddings && is_last});
+    table(m.tied_embeddings && is_first != is_last ? Replicas::ends : Replicas::data, m.tied_embeddings && is_last);
   const std::vector<bool> is_moe = moe_blocks(moe, m.n_layers);
   for (block = stage.begin; block < stage.end; ++block) {
-    ones(d);
-    part({(q + 2 * kv) / tp, d});
+    whole({d});
+    rows_cut(q + 2 * kv, d);
     if (m.qk_norm) {
-      ones(m.head_dim);
-      ones(m.head_dim);
+      whole({m.head_dim});
+      whole({m.head_dim});
     }
     if (m.positions == Positions::relative_bias)
-      held.push_back({.block = block, .shape = {m.n_heads / tp, m.relative_buckets}, .replicas = Replicas::data});
-    part({d, q / tp});
-    ones(d);
+      held.push_back({.block = block,
+                      .shape = {m.n_heads / tp, m.relative_buckets},
+                      .replicas = Replicas::data,
+                      .matrices = {m.n_heads, m.relative_buckets}});
+    columns_cut(d, q);
+    whole({d});
     if (is_moe[static_cast<std::size_t>(block)]) {
-      if (moe.router.scores != Scoring::hash) held.push_back({.block = block, .shape = {moe.experts, d}});
-      if (moe.router.noise) held.push_back({.block = block, .shape = {moe.experts, d}});
+      if (moe.router.scores != Scoring::hash) whole({moe.experts, d});
+      if (moe.router.noise) whole({moe.experts, d});
       const std::int64_t local = moe.experts / parallel.expert;
       const Activation activation = moe.activation.value();
-      experts({local, up_projection(activation, moe.d_ff).rows / parts, d});
-      experts({local, d, moe.d_ff / parts});
-      if (const std::int64_t shared = moe.shared_experts * moe.d_ff / tp; shared > 0) {
-        part({up_projection(activation, shared).rows, d});
-        part({d, shared});
+      cut(Replicas::expert_data, {local, up_projection(activation, moe.d_ff).rows, d}, 1, parts);
+      cut(Replicas::expert_data, {local, d, moe.d_ff}, 2, parts);
+      if (const std::int64_t shared = moe.shared_experts * moe.d_ff; shared > 0) {
+        rows_cut(up_projection(activation, shared).rows, d);
+        columns_cut(d, shared);
       }
     } else {
-      part({up_projection(m.activation, m.d_ff).rows / tp, d});
-      part({d, m.d_ff / tp});
+      rows_cut(up_projection(m.activation, m.d_ff).rows, d);
+      columns_cut(d, m.d_ff);
     }
   }
   if (!is_last) return held;
   block = m.n_layers;
-  ones(d);
-  if (!m.tied_embeddings) part({words, d});
+  whole({d});
+  if (!m.tied_embeddings) table(Replicas::data, true);
   return held;
 }
 

@@ -17,6 +17,7 @@ struct HeldParameter {
   Replicas replicas = Replicas::tokens;
   Reads reads = Reads::f32;
   bool multiplies = false;  // a matrix that products of rows read, so that it may have a compute copy
+  Shape matrices{};         // the same with its last two axes whole, of which the rank may hold a part
 };
 
 // What a rank holds of the stage, in the order of Transformer::parameters(). The configurations are resolved and fit

@@ -7,10 +7,8 @@
 namespace switchyard {
 
 AdamW::AdamW(Parameters parameters, const OptimConfig& config) : parameters_(std::move(parameters)), config_(config) {
+  check_masters(parameters_, "AdamW");
   for (const Parameter& p : parameters_) {
-    SY_CHECK(p.variable.dtype() == DType::f32, "AdamW: ", p.name, " is ", p.variable.dtype(), ", not an f32 master");
-    SY_CHECK(p.variable.device() == parameters_[0].variable.device(), "AdamW: ", p.name, " lives on ",
-             p.variable.device(), ", ", parameters_[0].name, " on ", parameters_[0].variable.device());
     const auto zeros = [&] {
       return Tensor::zeros(p.variable.shape(), DType::f32, p.variable.device(), Memory::optimizer);
     };
@@ -18,14 +16,13 @@ AdamW::AdamW(Parameters parameters, const OptimConfig& config) : parameters_(std
   }
 }
 
-void AdamW::step(double lr, const Tensor& grad_scale_1) {
-  ++steps_;
+void AdamW::update(double lr, const Tensor& grad_scale_1) {
   AdamWStep step{.lr = static_cast<float>(lr),
                  .beta1 = static_cast<float>(config_.beta1),
                  .beta2 = static_cast<float>(config_.beta2),
                  .eps = static_cast<float>(config_.eps)};
   // From the betas as the kernel rounds them: 1 - 0.999f is off by 1e-5, and the correction must cancel exactly that.
-  const auto t = static_cast<double>(steps_);
+  const auto t = static_cast<double>(steps());
   step.bias1 = static_cast<float>(1 - std::pow(static_cast<double>(step.beta1), t));
   step.bias2 = static_cast<float>(1 - std::pow(static_cast<double>(step.beta2), t));
 
@@ -36,31 +33,18 @@ void AdamW::step(double lr, const Tensor& grad_scale_1) {
     tensors.push_back({.param = p.value(),
                        .m = moments_[i].m,
                        .v = moments_[i].v,
-                       .grad = p.grad() ? p.grad() : zeros_like(p.value()),
+                       .grad = gradient_or_zeros(p),
                        .weight = p.compute_copy(),
                        .weight_decay = decays ? static_cast<float>(config_.weight_decay) : 0});
   }
   kernels(grad_scale_1.device()).adamw(tensors, step, grad_scale_1);
 }
 
-void AdamW::set_steps(std::int64_t steps) {
-  SY_CHECK(steps >= 0, "AdamW: ", steps, " steps done");
-  steps_ = steps;
-}
-
 std::vector<OptimizerState> AdamW::states() const {
   std::vector<OptimizerState> states;
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
-    const Parameter& p = parameters_[i];
-    const auto state = [&p](const char* moment, const Tensor& value) -> OptimizerState {
-      return {.name = text("optimizer.", moment, ".", p.name),
-              .value = value,
-              .global_shape = p.global_shape,
-              .boxes = p.boxes,
-              .replicas = p.replicas};
-    };
-    states.push_back(state("exp_avg", moments_[i].m));
-    states.push_back(state("exp_avg_sq", moments_[i].v));
+    states.push_back(state_like(parameters_[i], "exp_avg", moments_[i].m));
+    states.push_back(state_like(parameters_[i], "exp_avg_sq", moments_[i].v));
   }
   return states;
 }

@@ -30,8 +30,9 @@ double learning_rate(const OptimConfig& config, std::int64_t step, std::int64_t 
     case ScheduleKind::linear: return down_by(progress(n, warmup, decay_end));
     case ScheduleKind::cosine: return down_by((1 - std::cos(std::numbers::pi * progress(n, warmup, decay_end))) / 2);
     case ScheduleKind::inverse_sqrt: {
-      const double start = static_cast<double>(std::max<std::int64_t>(warmup, 1));
-      return config.lr * std::max(s.min_ratio, std::sqrt(start / static_cast<double>(n)));
+      const std::int64_t hold = std::max<std::int64_t>({warmup, s.hold_steps, 1});
+      return config.lr *
+             std::max(s.min_ratio, std::sqrt(static_cast<double>(hold) / static_cast<double>(std::max(n, hold))));
     }
     case ScheduleKind::wsd: {
       const std::int64_t decay = s.decay_steps > 0 ? s.decay_steps : total_steps / 10;

@@ -102,7 +102,7 @@ struct Config {
     v.section("router", moe.router, "which experts a token goes to");
     v.section("data", data, "token files");
     v.section("train", train, "batches, steps and evaluation");
-    v.section("optim", optim, "AdamW and its learning rate");
+    v.section("optim", optim, "the optimizer and its learning rate");
     v.section("parallel", parallel, "how ranks share the work");
     v.section("checkpoint", checkpoint, "saving");
     v.section("health", health, "of routers: readings and alarms");

@@ -221,12 +221,13 @@ void read_fields(const Section& table, const std::string& yaml_text, const std::
 
 namespace {
 
-// The configuration that the texts change: its router is that of the kind which they name.
+// The configuration that the texts change: its router and its optimizer are of the kinds which they name.
 Config defaults_for(const std::string& yaml_text, const std::vector<std::string>& overrides) {
   Config named, defaults;
   const Section table = describe(named);
   Reader(table).read(yaml_text, overrides);
   defaults.moe.router = router_preset(named.moe.router.kind);
+  defaults.optim = optim_preset(named.optim.kind);
   return defaults;
 }
 

@@ -167,6 +167,9 @@ std::vector<Violation> violations(const Config& c) {
   check_experts(c, rules);
   if (c.moe.experts > 0) check_router(c, rules);
   if (c.moe.experts > 0) check_health(c, rules);
+  rules.require(
+      c.optim.kind == OptimKind::adamw || c.optim.eps >= 1e-38, {"optim.eps", "optim.kind"},
+      "without it rows and columns of zeros would be divided by their root; at least 1.0e-38, which f32 holds");
   check_sources(c.data.train, "data.train", rules);
   check_sources(c.data.valid, "data.valid", rules);
   if (c.model.d_model % c.model.n_heads == 0 || c.model.head_dim > 0) check_tensor(c, rules);

@@ -28,7 +28,7 @@ Learner::Learner(const Config& config, ProcessGroup& world)
       shards_(model_.parameters(), mesh_, kBucketBytes, config.parallel.shard_optimizer ? Masters::own : Masters::whole,
               row_type(config.run.precision)),
       gradients_(shards_),
-      optimizer_(shards_.masters(), config.optim),
+      optimizer_(make_optimizer(config.optim, shards_, mesh_)),
       loader_(config.data.train, {.seq_len = config.train.seq_len,
                                   .global_batch = config.train.global_batch,
                                   .vocab_size = config.model.vocab_size,
@@ -62,7 +62,7 @@ StepSums Learner::backward(std::int64_t step) {
 }
 
 std::vector<LogicalTensor> Learner::tensors() {
-  std::vector<LogicalTensor> tensors = logical_tensors(shards_.masters(), optimizer_, mesh_);
+  std::vector<LogicalTensor> tensors = logical_tensors(shards_.masters(), *optimizer_, mesh_);
   for (const LogicalTensor& state : logical_tensors(model_.states(), mesh_)) tensors.push_back(state);
   return tensors;
 }
@@ -85,7 +85,7 @@ StepMetrics Learner::update(std::int64_t step, const StepSums& sums) {
   if (observes(step)) model_.remember_routers();
   const GradientNorm norm = gradient_norm(shards_.own(), device_, mesh_, config_.optim.clip);
   StepMetrics metrics{.lr = learning_rate(config_.optim, step, config_.train.steps)};
-  optimizer_.step(metrics.lr, norm.grad_scale_1);  // changes nothing where the norm is not finite
+  optimizer_->step(metrics.lr, norm.grad_scale_1);  // changes nothing where the norm is not finite
   shards_.zero_grad();
 
   // The device has its whole step; only now does the host wait for it.

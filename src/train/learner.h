@@ -5,7 +5,7 @@
 #include "data/loader.h"
 #include "dist/gradients.h"
 #include "model/pipeline.h"
-#include "optim/adamw.h"
+#include "optim/optimizer.h"
 #include "train/config.h"
 #include "train/metrics.h"
 #include "train/state.h"
@@ -42,7 +42,7 @@ class Learner {
   // The f32 masters and, after backward(), the sums of their gradients: of all parameters that this rank holds, or of
   // its own parts of them.
   Parameters& masters() { return shards_.masters(); }
-  AdamW& optimizer() { return optimizer_; }
+  Optimizer& optimizer() { return *optimizer_; }
   const Loader& loader() const { return loader_; }
 
  private:
@@ -58,7 +58,7 @@ class Learner {
   Pipeline pipeline_;
   Shards shards_;
   GradientBuckets gradients_;
-  AdamW optimizer_;
+  std::unique_ptr<Optimizer> optimizer_;
   Loader loader_;
   float balance_scale_ = 1;
   bool has_reading_ = false;  // of the routers' health

@@ -1,5 +1,7 @@
 #include "train/state.h"
 
+#include "train/config_reader.h"
+
 namespace switchyard {
 namespace {
 
@@ -18,9 +20,21 @@ bool is_writer(std::size_t i, Replicas replicas, const Mesh& mesh) {
   throw Error("unknown replicas");
 }
 
+// Whether of the ranks with different cuts of what has these replicas this is the first.
+bool has_first_cut(Replicas replicas, const Mesh& mesh) {
+  switch (replicas) {
+    case Replicas::data:
+    case Replicas::ends: return mesh.tensor->rank() == 0;
+    case Replicas::expert_data: return mesh.expert_tensor->rank() == 0;
+    case Replicas::tokens:
+    case Replicas::none: return true;
+  }
+  throw Error("unknown replicas");
+}
+
 // Adds the slice box by box.
-void add_slice(std::vector<LogicalTensor>& tensors, std::size_t i, const std::string& name, const Tensor& value,
-               const Shape& global_shape, const std::vector<Box>& boxes, Replicas replicas, const Mesh& mesh) {
+void add_slice(std::vector<LogicalTensor>& tensors, const std::string& name, const Tensor& value,
+               const Shape& global_shape, const std::vector<Box>& boxes, bool writer) {
   const Tensor flat = value.view({value.numel()});
   std::int64_t begin = 0;
   for (const Box& box : boxes) {
@@ -29,7 +43,7 @@ void add_slice(std::vector<LogicalTensor>& tensors, std::size_t i, const std::st
                        .local = flat.rows(begin, end).view(box.shape),
                        .global_shape = global_shape,
                        .origin = box.origin,
-                       .writer = is_writer(i, replicas, mesh)});
+                       .writer = writer});
     begin = end;
   }
 }
@@ -40,7 +54,7 @@ std::vector<LogicalTensor> logical_tensors(const Parameters& parameters, const M
   std::vector<LogicalTensor> tensors;
   std::size_t i = 0;
   for (const Parameter& p : parameters)
-    add_slice(tensors, i++, p.name, p.variable.value(), p.global_shape, p.boxes, p.replicas, mesh);
+    add_slice(tensors, p.name, p.variable.value(), p.global_shape, p.boxes, is_writer(i++, p.replicas, mesh));
   return tensors;
 }
 
@@ -54,12 +68,24 @@ std::vector<LogicalTensor> logical_tensors(const std::vector<NamedState>& states
   return tensors;
 }
 
-std::vector<LogicalTensor> logical_tensors(const Parameters& parameters, const AdamW& optimizer, const Mesh& mesh) {
+std::vector<LogicalTensor> logical_tensors(const Parameters& parameters, const Optimizer& optimizer, const Mesh& mesh) {
   std::vector<LogicalTensor> tensors = logical_tensors(parameters, mesh);
-  std::size_t i = parameters.size();
+  std::size_t i = 0;
   for (const OptimizerState& s : optimizer.states())
-    add_slice(tensors, i++, s.name, s.value, s.global_shape, s.boxes, s.replicas, mesh);
+    add_slice(tensors, s.name, s.value, s.global_shape, s.boxes,
+              is_writer(i++, s.replicas, mesh) && (s.is_cut || has_first_cut(s.replicas, mesh)));
   return tensors;
+}
+
+void require_same_optimizer(const Checkpoint& checkpoint, const OptimConfig& mine) {
+  const auto name = [](const OptimConfig& optim) {
+    std::string kind = optim.kind == OptimKind::adamw ? "adamw" : "adafactor";
+    return optim.kind == OptimKind::adamw ? kind : kind + (optim.beta1 > 0 ? " with" : " without") + " a first moment";
+  };
+  const OptimConfig theirs =
+      read_config(checkpoint.state.configuration, (checkpoint.path / "manifest.json").string()).optim;
+  SY_REQUIRE(name(theirs) == name(mine), Fault::usage, checkpoint.path.string(), " was trained with ", name(theirs),
+             ", and optim.kind and optim.beta1 ask for ", name(mine), "; use the same, or another run.dir");
 }
 
 }  // namespace switchyard

@@ -3,7 +3,7 @@
 #include "checkpoint/checkpoint.h"
 #include "dist/mesh.h"
 #include "model/transformer.h"
-#include "optim/adamw.h"
+#include "optim/optimizer.h"
 
 namespace switchyard {
 
@@ -13,6 +13,8 @@ std::vector<LogicalTensor> logical_tensors(const Parameters& parameters, const M
 // The same for the model's states, which all ranks of its part of the mesh have whole.
 std::vector<LogicalTensor> logical_tensors(const std::vector<NamedState>& states, const Mesh& mesh);
 // Of parameters and the optimizer's states.
-std::vector<LogicalTensor> logical_tensors(const Parameters& parameters, const AdamW& optimizer, const Mesh& mesh);
+std::vector<LogicalTensor> logical_tensors(const Parameters& parameters, const Optimizer& optimizer, const Mesh& mesh);
+// Error (Fault::usage) where the checkpoint's run had an optimizer that keeps other states.
+void require_same_optimizer(const Checkpoint& checkpoint, const OptimConfig& mine);
 
 }  // namespace switchyard

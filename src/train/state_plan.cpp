@@ -23,6 +23,23 @@ std::int64_t copies(const HeldParameter& p, std::int64_t row_size, std::int64_t 
   return block(size.forward) + block(size.backward);
 }
 
+// The ranks that parameters of this kind are cut over.
+int cuts(Replicas replicas, const ParallelConfig& p) {
+  return replicas == Replicas::expert_data ? p.expert_tensor : replicas == Replicas::tokens ? 1 : p.tensor;
+}
+
+std::vector<PlannedMatrices> planned_matrices(const std::vector<HeldParameter>& held) {
+  std::vector<PlannedMatrices> kinds;
+  for (const HeldParameter& p : held) {
+    auto kind = std::ranges::find(kinds, p.replicas, &PlannedMatrices::replicas);
+    if (kind == kinds.end()) kind = kinds.insert(kind, {p.replicas, 0, 0});
+    const std::int64_t count = p.matrices.rank() == 3 ? p.matrices[0] : 1;
+    kind->numbers += count * (p.matrices[-1] + (p.matrices.rank() > 1 ? p.matrices[-2] : 0));
+    kind->matrices += count;
+  }
+  return kinds;
+}
+
 }  // namespace
 
 int holders(Replicas replicas, const ParallelConfig& p) {
@@ -44,6 +61,7 @@ StatePlan plan_state(const Config& c, const Stage& stage, int tensor_rank, const
   for (const HeldParameter& p : held)
     items.push_back({p.shape.numel(), p.replicas, p.reads, holders(p.replicas, c.parallel)});
 
+  const std::int64_t moments = moments_each(c.optim);
   StatePlan plan;
   std::map<std::pair<Replicas, Reads>, std::int64_t> waiting;  // gradients whose bucket is not full
   std::int64_t packed = 0, values = 0;
@@ -60,7 +78,7 @@ StatePlan plan_state(const Config& c, const Stage& stage, int tensor_rank, const
     }
     if (is_shared_out) {
       plan.parameters += block(size * first.ranks * share) + (size < 4 ? block(4 * share) : 0);
-      plan.optimizer += 2 * block(4 * share);
+      plan.optimizer += moments * block(4 * share);
       plan.own += share;
       values = std::max(values, block(size * share));
     }
@@ -69,7 +87,7 @@ StatePlan plan_state(const Config& c, const Stage& stage, int tensor_rank, const
       plan.parameters += copies(p, row_size, is_shared_out ? size : 4, assumptions.device);
       if (is_shared_out) continue;
       plan.parameters += block(4 * p.shape.numel());
-      plan.optimizer += 2 * block(4 * p.shape.numel());
+      plan.optimizer += moments * block(4 * p.shape.numel());
       plan.own += p.shape.numel();
     }
   }
@@ -99,7 +117,18 @@ StatePlan plan_state(const Config& c, const Stage& stage, int tensor_rank, const
   plan.communication =
       std::max(values, travels ? (is_beside ? 2 * packed : packed + block(std::min(kSummedPiece, packed))) : 0);
   const std::int64_t world = std::int64_t{c.parallel.pipeline} * c.parallel.data * c.parallel.tensor;
-  if (c.checkpoint.async) plan.checkpoint = 12 * count_model(c.model, c.moe, c.train.seq_len).parameters / world;
+  std::int64_t written = (4 + 4 * moments) * count_model(c.model, c.moe, c.train.seq_len).parameters / world;
+  if (c.optim.kind == OptimKind::adafactor) {
+    plan.matrices = planned_matrices(held);
+    std::int64_t numbers = 0, matrices = 0;
+    for (const PlannedMatrices& kind : plan.matrices) {
+      numbers += kind.numbers;
+      matrices += kind.matrices;
+      written += 4 * kind.numbers / (holders(kind.replicas, c.parallel) * cuts(kind.replicas, c.parallel));
+    }
+    plan.optimizer += 2 * block(4 * numbers) + block(8 * matrices);
+  }
+  if (c.checkpoint.async) plan.checkpoint = written;
   return plan;
 }
 

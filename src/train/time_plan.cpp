@@ -23,6 +23,12 @@ struct Piece {
   Seconds forward, backward;
 };
 
+// Bytes that travel for a parameter: the norm reads its gradient; AdamW reads that again, reads and writes the value
+// and two moments, and writes what products read; Adafactor reads a gradient three times and a value twice.
+double update_bytes(const OptimConfig& optim) {
+  return 4 + (optim.kind == OptimKind::adamw ? 14 : 26) + 8 * moments_each(optim);
+}
+
 double steps_of(std::int64_t ranks) { return std::bit_width(static_cast<std::uint64_t>(ranks - 1)); }
 
 class Rates {
@@ -179,8 +185,7 @@ TimePlan plan_time(const Config& c, const Stage& blocks, const StatePlan& state,
   if (rows.parts > 1 && h.type == DeviceType::cuda)
     plan.exchange -= std::min(plan.exchange / 2, parts * moe * (routed.forward + routed.backward).all());
   plan.gradients = exposed(gradients, backward.all() + plan.again / parts, h);
-  // AdamW reads a gradient, reads and writes a value and two moments, and writes what products read; the norm reads.
-  plan.update += rates.bytes(34 * double(state.own)) + exposed(values, forward.all(), h);
+  plan.update += rates.bytes(update_bytes(c.optim) * double(state.own)) + exposed(values, forward.all(), h);
   const double busy = plan.products + plan.passes + plan.again + plan.tensor + plan.exchange + plan.neighbours;
   plan.waiting = busy * double(c.parallel.pipeline - 1) / parts;  // (p - 1) / (m + p - 1) of the whole
   plan.step = busy + plan.waiting + plan.gradients + plan.update;

@@ -122,11 +122,35 @@ void add_blocks(const Config& c, std::int64_t dense, std::int64_t moe, std::int6
   }
 }
 
+// What Adafactor adds up (optim/matrix_index.h), once of rows and columns and once of matrices.
+void add_matrices(const std::vector<PlannedMatrices>& matrices, bool is_shared_out, Sent& sent) {
+  const auto sum = [&](Group group, std::initializer_list<Replicas> kinds) {
+    std::int64_t numbers = 0, count = 0;
+    for (const PlannedMatrices& kind : matrices)
+      if (std::ranges::find(kinds, kind.replicas) != kinds.end()) {
+        numbers += kind.numbers;
+        count += kind.matrices;
+      }
+    if (count == 0) return;
+    sent.all_reduce(group, Phase::update, 1, numbers);
+    sent.all_reduce(group, Phase::update, 1, 2 * count);
+  };
+  if (is_shared_out) {
+    sum(Group::data, {Replicas::tokens, Replicas::data});
+    sum(Group::ends, {Replicas::ends});
+    sum(Group::expert_data, {Replicas::expert_data});
+    sum(Group::tensor, {Replicas::tokens, Replicas::data, Replicas::ends});
+  } else {
+    sum(Group::tensor, {Replicas::data, Replicas::ends});
+  }
+  sum(Group::expert_tensor, {Replicas::expert_data});
+}
+
 }  // namespace
 
 const char* name_of(Group group) {
-  constexpr const char* names[kGroups] = {"world",       "data",     "tensor", "tokens", "experts",
-                                          "expert_data", "previous", "next",   "ends"};
+  constexpr const char* names[kGroups] = {"world",       "data",          "tensor",   "tokens", "experts",
+                                          "expert_data", "expert_tensor", "previous", "next",   "ends"};
   return names[static_cast<int>(group)];
 }
 
@@ -140,6 +164,7 @@ GroupShape shape_of(Group group, const ParallelConfig& p, int stage) {
     case Group::tokens: return {stage_ranks, 1};
     case Group::experts: return {set, 1};
     case Group::expert_data: return {stage_ranks / set, set};
+    case Group::expert_tensor: return {p.expert_tensor, 1};
     case Group::previous: return {stage > 0 ? 2 : 1, stage_ranks};
     case Group::next: return {stage < p.pipeline - 1 ? 2 : 1, stage_ranks};
     case Group::ends: return {is_end ? 2 * p.data : 1, p.tensor};
@@ -181,6 +206,7 @@ std::vector<PlannedTraffic> plan_state_traffic(const Config& c, int rank, const 
   }
   sent.all_reduce(Group::world, Phase::update, 1, 1);                                        // the gradient's norm
   sent.all_reduce(Group::world, Phase::update, 1, 1 + state.all_moe * (5 + c.moe.experts));  // metrics
+  add_matrices(state.matrices, c.parallel.shard_optimizer, sent);
   if (c.moe.router.bias && c.moe.router.bias_rate > 0)
     sent.all_reduce(Group::tokens, Phase::update, state.moe_blocks, c.moe.experts);
   return std::move(sent).take();

@@ -8,8 +8,8 @@
 namespace switchyard {
 
 // The groups of a Mesh, as it names them.
-enum class Group { world, data, tensor, tokens, experts, expert_data, previous, next, ends };
-inline constexpr int kGroups = 9;
+enum class Group { world, data, tensor, tokens, experts, expert_data, expert_tensor, previous, next, ends };
+inline constexpr int kGroups = 10;
 const char* name_of(Group group);
 
 // How a group's ranks lie: `size` of them, `stride` apart.

@@ -57,6 +57,7 @@ std::optional<Found> Trainer::resume() {
   if (!found) return found;
   for (const std::string& warning : found->warnings) warn(world_, warning);
 
+  require_same_optimizer(*found, config_.optim);
   std::vector<LogicalTensor> tensors = learner_.tensors();
   const TrainingState state = load_checkpoint(*found, tensors, world_);
   SY_REQUIRE(state.data_position == state.step * config_.train.global_batch, Fault::usage, found->path.string(),

@@ -21,8 +21,9 @@ LAYOUTS = (
     (1, "train.micro_batch=16"),
     (2, "parallel.expert=2", "parallel.shard_optimizer=true"),
     (2, "parallel.tensor=2", "parallel.expert=2", "train.recompute=block", "run.precision=fp32"),
-    (2, "parallel.pipeline=2", "train.micro_batch=8"),
-    (2, "parallel.tensor=2", "parallel.expert_tensor=2", "train.recompute=ffn", "parallel.shard_optimizer=true"),
+    (2, "parallel.pipeline=2", "train.micro_batch=8", "optim.kind=adafactor"),
+    (2, "parallel.tensor=2", "parallel.expert_tensor=2", "train.recompute=ffn", "parallel.shard_optimizer=true",
+     "optim.kind=adafactor", "optim.beta1=0.9"),
     (4, "parallel.tensor=2", "parallel.expert=2", "train.recompute=attention", "train.micro_batch=8"),
 )
 
@@ -114,7 +115,7 @@ class Plan(Scenario):
         self.assertRefused(self.plan("tiny.yaml", device="h1000"), 2, "h1000", "h100, h200, a100 or cpu")
         self.assertRefused(self.plan("tiny.yaml", ranks=0), 2, "--ranks")
         self.assertRefused(self.plan("tiny.yaml", ranks=3), 2, "train.global_batch", "3 data ranks")
-        self.assertRefused(self.plan(GLAM, device="h100", ranks=8), 2, "none of", "GiB a rank", "shard_optimizer")
+        self.assertRefused(self.plan(GLAM, "optim.kind=adamw", device="h100", ranks=8), 2, "none of", "GiB a rank", "shard_optimizer")
         self.assertRefused(self.plan("nowhere.yaml"), 2, "cannot read")
 
     def test_a_hundred_thousand_ranks_take_less_than_a_second(self):

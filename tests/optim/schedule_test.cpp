@@ -77,6 +77,23 @@ TEST(Schedule, InverseSqrtFallsToItsFloor) {
   EXPECT_DOUBLE_EQ(rate(c, 100), 2);
 }
 
+// GLaM's, with 10,000 steps for our 16.
+TEST(Schedule, InverseSqrtHoldsFirst) {
+  OptimConfig c = config(ScheduleKind::inverse_sqrt, 0, 0);
+  c.schedule.hold_steps = 16;
+  EXPECT_DOUBLE_EQ(rate(c, 1), 8);
+  EXPECT_DOUBLE_EQ(rate(c, 16), 8);
+  EXPECT_DOUBLE_EQ(rate(c, 64), 4);
+  EXPECT_DOUBLE_EQ(rate(c, 100), 3.2);
+  c.schedule.warmup_steps = 4;  // within the hold
+  EXPECT_DOUBLE_EQ(rate(c, 2), 4);
+  EXPECT_DOUBLE_EQ(rate(c, 16), 8);
+  EXPECT_DOUBLE_EQ(rate(c, 64), 4);
+  c.schedule.warmup_steps = 25;  // longer than the hold
+  EXPECT_DOUBLE_EQ(rate(c, 25), 8);
+  EXPECT_DOUBLE_EQ(rate(c, 100), 4);
+}
+
 TEST(Schedule, WsdFallsInTheLastTenthOrTheStepsGiven) {
   const OptimConfig tenth = config(ScheduleKind::wsd, 20, 0.25), given = config(ScheduleKind::wsd, 20, 0, 40);
   EXPECT_DOUBLE_EQ(rate(tenth, 90), 8);

@@ -83,6 +83,7 @@ const Wrong wrong_ones[] = {
     {"train: {steps: 99999999999999999999}\n", "came 99999999999999999999"},
     {"run: {seed: -1}\n", "a.yaml:1:13: run.seed: wanted an integer from 0 to 2^64 - 1, came -1"},
     {"run: {seed: 18446744073709551616}\n", "came 18446744073709551616"},
+    {"optim: {kind: adafactor, eps: 0}\n", "a.yaml:1:31: optim.eps: without it rows and columns of zeros"},
     {"optim: {beta2: 1}\n", "a.yaml:1:16: optim.beta2: wanted a number from 0 to 0.9999999, came 1"},
     {"optim: {lr: 1e999}\n", "came 1e999"},
     {"parallel: {data: 4294967297}\n", "a.yaml:1:18: parallel.data: wanted an integer from 0 to 16777216"},
@@ -175,6 +176,19 @@ TEST(ConfigReader, ReadsEveryKindOfValue) {
   EXPECT_EQ(config.optim.eps, 1e-4);
   EXPECT_EQ(config.optim.schedule.kind, ScheduleKind::wsd);
   EXPECT_EQ(config.optim.schedule.warmup_steps, ScheduleConfig{}.warmup_steps);
+}
+
+TEST(ConfigReader, AnOptimizerBringsItsPublishedValues) {
+  const Config config =
+      read_config("optim: {kind: adafactor, schedule: {hold_steps: 50}}\n", "a.yaml", {"optim.clip=2"});
+  EXPECT_EQ(config.optim.kind, OptimKind::adafactor);
+  EXPECT_EQ(config.optim.lr, 0.01);
+  EXPECT_EQ(config.optim.beta1, 0);
+  EXPECT_EQ(config.optim.eps, 1e-30);
+  EXPECT_EQ(config.optim.clip, 2);
+  EXPECT_EQ(config.optim.schedule.kind, ScheduleKind::inverse_sqrt);
+  EXPECT_EQ(config.optim.schedule.warmup_steps, 0);
+  EXPECT_EQ(config.optim.schedule.hold_steps, 50);
 }
 
 TEST(ConfigReader, OverridesWinOverTheFileAndLaterOnesOverEarlier) {

@@ -55,13 +55,20 @@ Config unusual() {
              .tensorboard = false,
              .eval_every = 11,
              .eval_batches = 13};
-  c.optim = {.lr = 1e-4,
+  c.optim = {.kind = OptimKind::adafactor,
+             .lr = 1e-4,
              .beta1 = 0.8,
              .beta2 = 0.9999999,
-             .eps = 1e-300,
+             .eps = 1e-37,
              .weight_decay = 0,
              .clip = 1e9,
-             .schedule = {.kind = ScheduleKind::inverse_sqrt, .warmup_steps = 5, .min_ratio = 0.25, .decay_steps = 9}};
+             .update_clip = 3,
+             .scale_floor = 0.125,
+             .schedule = {.kind = ScheduleKind::inverse_sqrt,
+                          .warmup_steps = 5,
+                          .min_ratio = 0.25,
+                          .decay_steps = 9,
+                          .hold_steps = 21}};
   c.parallel = {.data = 6,
                 .pipeline = 3,
                 .tensor = 2,
@@ -187,7 +194,7 @@ TEST(ConfigWriter, WritesEveryFieldOnALineOfItsOwn) {
   for (const char* line :
        {"run:\n  dir: \"runs/x y\"\n  seed: 18446744073709551615\n  precision: fp32\n", "  layers: [1, 4, 6]\n",
         "  train:\n    - path: a/b-1.c\n      weight: 0.1\n    - path: \"", "  valid:\n    - path: \"null\"\n",
-        "  schedule:\n    kind: inverse_sqrt\n", "  clip: 1.0e+09\n", "  eps: 1.0e-300\n"})
+        "  schedule:\n    kind: inverse_sqrt\n", "  clip: 1.0e+09\n", "  eps: 1.0e-37\n"})
     EXPECT_NE(yaml.find(line), std::string::npos) << line << "not in\n" << yaml;
   EXPECT_EQ(yaml.find('#', yaml.find("valid")), std::string::npos);
 }

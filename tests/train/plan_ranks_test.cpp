@@ -46,6 +46,7 @@ Config config_of(const Case& each, const test::RunDir& dir, const RouterConfig& 
   c.moe.dispatch = Dispatch::padded;
   c.moe.overlap = Overlap::on;
   if (each.micro_batch != 1) c.moe.router.balance_scope = BalanceScope::micro_batch;
+  if (int(router.kind) % 2) c.optim = optim_preset(OptimKind::adafactor);
   c.parallel = each.parallel;
   c.train.micro_batch = each.micro_batch;
   c.train.recompute = each.recompute;
@@ -96,7 +97,9 @@ TEST(Plan, ParametersAreThoseOfTheModel) {
           const Parameters& parameters = learner.model().parameters();
           ASSERT_EQ(held.size(), parameters.size());
           for (std::size_t i = 0; i < held.size(); ++i) {
-            EXPECT_EQ(held[i].shape, parameters[i].variable.shape()) << parameters[i].name;
+            const Shape &shape = held[i].shape, &global = parameters[i].global_shape;
+            EXPECT_EQ(shape, parameters[i].variable.shape()) << parameters[i].name;
+            EXPECT_EQ(held[i].matrices, global.rank() == 3 ? global.with(0, shape[0]) : global) << parameters[i].name;
             EXPECT_EQ(held[i].replicas, parameters[i].replicas) << parameters[i].name;
             EXPECT_EQ(held[i].reads, parameters[i].reads) << parameters[i].name;
           }
