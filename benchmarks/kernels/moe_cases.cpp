@@ -77,6 +77,11 @@ void add_rows(Recipes& recipes, Scale s) {
                            [&k = s.k(), y = Tensor::empty({n, d}, kBf16, s.device), x = random({t, d}, kBf16, s.device),
                             index = Routed(t, s.device).token_N]() mutable { k.gather_rows(y, x, index); }};
                      }});
+  recipes.push_back({"scatter_ids", "", [=] {
+                       return Case{routed_shape, Bound::memory, 16 * ns, "16 N",
+                                   [&k = s.k(), id = Tensor::empty({n}, kI32, s.device),
+                                    r = Routed(t, s.device)]() mutable { k.scatter_ids(id, r.slot_TK, r.slot_TK); }};
+                     }});
   recipes.push_back(
       {"scatter_add_rows", "embedding, f32 += bf16", [=] {
          const std::vector<std::int32_t> words = random_words(t, v);
@@ -103,6 +108,13 @@ void add_rows(Recipes& recipes, Scale s) {
                                       r = Routed(t, s.device)]() mutable {
                                        k.combine_rows_backward(dx, dweight, dy, x, r.slot_TK, r.weight_TK);
                                      }};
+                       }});
+    recipes.push_back({"dropout", text(dtype), [=] {
+                         const DropoutMask mask{.key = {1, 2}, .rate = 0.4f, .width = d};
+                         return Case{routed_shape, Bound::memory, 2 * b * nd + 4 * ns, text(2 * b, " N D + 4 N"),
+                                     [&k = s.k(), mask, y = Tensor::empty({n, d}, dtype, s.device),
+                                      x = random({n, d}, dtype, s.device),
+                                      r = Routed(t, s.device)]() mutable { k.dropout(y, x, r.token_N, {}, mask); }};
                        }});
   }
 }

@@ -117,10 +117,8 @@ int layouts(const Options& options, ProcessGroup& world) {
 }  // namespace
 
 void add_layouts(CLI::App& app, Action& action) {
-  CLI::App* command = app.add_subcommand(
-      "layouts",
-      "show that every layout gives what one rank gives: trains a few steps on each, in fp32, as threads, or "
-      "on the ranks that mpirun started");
+  CLI::App* command = app.add_subcommand("layouts", "show that every layout gives what one rank gives");
+  command->footer("Trains a few steps on each, in fp32, as threads, or on the ranks that mpirun started.");
   const auto options = std::make_shared<Options>();
   command->add_option("config", options->config, "YAML file; its `parallel` section does not matter")->required();
   command->add_option("overrides", options->overrides, "section.key=value");

@@ -41,10 +41,8 @@ int upcycle(const Options& options, ProcessGroup& world) {
 }  // namespace
 
 void add_upcycle(CLI::App& app, Action& action) {
-  CLI::App* command = app.add_subcommand("upcycle",
-                                         "begin a run with experts from a dense checkpoint: each expert a copy of its "
-                                         "block's feed-forward layer, shared ones "
-                                         "new");
+  CLI::App* command = app.add_subcommand("upcycle", "begin a run with experts from a dense checkpoint");
+  command->footer("Each expert begins as a copy of its block's feed-forward layer; shared ones are new.");
   const auto options = std::make_shared<Options>();
   command->add_option("dense", options->dense, "a run's directory, or a checkpoint, without experts")->required();
   command->add_option("config", options->config, "YAML file of the run with experts; its `model` section is the same")

@@ -6,7 +6,10 @@ import os
 
 from switchyard_run import CONFIG, ROOT, Scenario, main
 
-COMMANDS = ("train", "eval", "generate", "tokenize", "inspect", "verify", "bench", "plan", "config")
+COMMANDS = (
+    "train", "eval", "generate", "tokenize", "inspect", "verify", "bench", "layouts", "analyze", "record", "replay", "upcycle",
+    "plan", "config",
+)
 
 # One override of the tiny configuration each, and words of the answer.
 WRONG_VALUES = {
@@ -88,7 +91,8 @@ class CommandLine(Scenario):
     def test_help(self):
         top = self.run_here("--help")
         self.assertDone(top)
-        self.assertLessEqual(len(top.out.splitlines()), 24)
+        self.assertLessEqual(len(top.out.splitlines()), 12 + len(COMMANDS), "a line for each")
+        self.assertLessEqual(max(len(line) for line in top.out.splitlines()), 120)
         for command in COMMANDS:
             self.assertIn(command, top.out)
             answer = self.run_here(command, "--help")
