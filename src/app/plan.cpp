@@ -196,7 +196,7 @@ int plan(const Options& options) {
 
 void add_plan(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand(
-      "plan", "predict memory, bytes, time and utilisation of a configuration, and rank its layouts; needs no GPU");
+      "plan", "predict memory, bytes and time of a configuration, and rank its layouts; needs no GPU");
   const auto options = std::make_shared<Options>();
   command->add_option("config", options->config, "YAML file")->required();
   command->add_option("overrides", options->overrides, "section.key=value");
