@@ -121,7 +121,10 @@ class Figures:
                       "A mark a seed; the upright stroke is their mean, the bar one standard deviation to either side.")  # fmt: skip
 
     def speedup(self) -> Figure:
-        pictures = []
+        pictures, short = [], []
+        for arm in self.arms:
+            if arm.speedup and arm.speedup.reached < arm.speedup.runs:
+                short.append(f"{arm.arm.label} ({arm.speedup.reached} of {arm.speedup.runs})")
         for axis, title in (("step", "Speed-up in steps"), ("flops", "Speed-up in FLOPs"), ("seconds", "Speed-up in wall time")):
             rows = []
             for arm in self.arms:
@@ -132,7 +135,13 @@ class Figures:
                 label = f"{self.results.reference.arm.label}'s whole run, over what it took to reach its loss (ratio)"
                 rule = (1.0, self.results.reference.arm.label)
                 pictures.append(rows_chart(title, Axis(label, low=0.0), rows, rule, width=540))
-        return Figure(pictures, "A mark a seed that reached that loss, their mean, and one standard deviation to either side; above 1 is less.")
+        caption = (
+            "A mark a seed that reached that loss, their mean, and one standard deviation to either side. Above 1 the arm took less "
+            "than the reference's whole run, below 1 more."
+        )
+        if short:
+            caption += f" Runs that never reached it are in no mean; of these arms not all did: {', '.join(short)}."
+        return Figure(pictures, caption)
 
     def experts(self) -> Figure:
         pictures = []

@@ -101,18 +101,19 @@ def arms_table(results: Results) -> str:
 
 
 def results_table(results: Results) -> str:
-    head = ["arm", "good runs", "final held-out loss", "training loss at the end", f"step at {results.reference.arm.label}'s loss",
-            "speed-up, steps", "FLOPs", "tokens", "wall time", "dropped, %", "entropy, nats"]  # fmt: skip
+    whole = f"{results.reference.arm.label}'s run over it"
+    head = ["arm", "good runs", "final held-out loss", "training loss at the end", f"steps to {results.reference.arm.label}'s loss",
+            "seconds to it", f"{whole}: steps", "FLOPs", "tokens", "seconds", "dropped, %", "entropy, nats"]  # fmt: skip
     rows = []
     for arm in results.arms:
         s = arm.speedup
         ratios = [plus_minus(mean_and_deviation(s.ratios[axis]), 2) if s else "—" for axis in AXES]
-        reached = plus_minus(mean_and_deviation(s.steps), 0) if s else "—"
+        steps, seconds = (plus_minus(mean_and_deviation(s.took[axis]), 0) if s else "—" for axis in ("step", "seconds"))
         if s and s.reached < s.runs:
-            reached = f"{reached} ({s.reached} of {s.runs})" if s.reached else "not reached"
+            steps = f"{steps} ({s.reached} of {s.runs} runs)" if s.reached else "not reached"
         drop, entropy = (arm.mean(name) if arm.experts() else None for name in ("drop_fraction", "router_entropy"))
         rows.append([arm.arm.label, f"{len(arm.good)} of {len(arm.runs)}", plus_minus(arm.final(), 4), optional(arm.mean("loss"), ".4f"),
-                     reached, *ratios, optional(None if drop is None else 100 * drop, ".2f"), optional(entropy, ".3f")])  # fmt: skip
+                     steps, seconds, *ratios, optional(None if drop is None else 100 * drop, ".2f"), optional(entropy, ".3f")])  # fmt: skip
     return table(head, rows)
 
 

@@ -26,12 +26,13 @@ class RunResult:
 
 @dataclasses.dataclass(frozen=True)
 class Speedup:
-    """How much less an arm needed than the reference's whole run, to get to the reference's final loss."""
+    """What an arm took to get to the reference's final loss, beside the reference's whole run. By axis (AXES), a value for
+    each run that got there."""
 
     reached: int  # runs that did
     runs: int
-    steps: list[float]  # at which they did
-    ratios: dict[str, list[float]]  # by axis (AXES): the reference's whole run, over what they took
+    took: dict[str, list[float]]
+    ratios: dict[str, list[float]]  # the reference's whole run, over that: above 1 the arm took less
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,8 +112,9 @@ def speedup(arm: ArmResult, reference: ArmResult) -> Speedup | None:
     target = fmean(reference.finals)
     whole = Point(*(fmean(values) for values in zip(*(dataclasses.astuple(r.curve.points[-1]) for r in reference.good))))
     reached = [point for run in arm.good if (point := reach(run.curve.points, target))]
-    ratios = {axis: [getattr(whole, axis) / getattr(point, axis) for point in reached] for axis in AXES}
-    return Speedup(len(reached), len(arm.good), [point.step for point in reached], ratios)
+    took = {axis: [getattr(point, axis) for point in reached] for axis in AXES}
+    ratios = {axis: [getattr(whole, axis) / value for value in took[axis]] for axis in AXES}
+    return Speedup(len(reached), len(arm.good), took, ratios)
 
 
 def compared(arms: list[ArmResult], plan: Plan) -> list[Comparison]:

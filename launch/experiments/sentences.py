@@ -14,6 +14,10 @@ def plus_minus(value: tuple[float, float | None] | None, digits: int) -> str:
     return f"{mean:.{digits}f}" + (f" ± {deviation:.{digits}f}" if deviation is not None else "")
 
 
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def probability(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
@@ -30,7 +34,10 @@ def compared(c: Comparison) -> str:
     a, b, d = c.a.arm.label, c.b.arm.label, c.difference
     if not d:
         return f"{a} and {b} cannot be compared: a test takes two good runs of each, and there are {len(c.a.good)} and {len(c.b.good)}."
-    test = f"95 % interval {signed(d.low)} to {signed(d.high)}; Welch's test, Holm's correction, {probability(c.p)}, n = {d.n[0]} and {d.n[1]}"
+    test = (
+        f"95 % interval {signed(d.low)} to {signed(d.high)}, of this pair alone; Welch's test, Holm's correction over all pairs, "
+        f"{probability(c.p)}, n = {d.n[0]} and {d.n[1]}"
+    )
     if not told_apart(c):
         return f"{a} and {b} are not distinguishable: they end {abs(d.mean):.4f} nats a token apart ({test})."
     return f"{a} ends {abs(d.mean):.4f} nats a token {'below' if d.mean < 0 else 'above'} {b} ({test})."
@@ -39,14 +46,19 @@ def compared(c: Comparison) -> str:
 def sped_up(arm: ArmResult, reference: ArmResult) -> str:
     s, name = arm.speedup, f"{reference.arm.label}'s final loss"
     if not s:
-        return f"{arm.arm.label}: there is no good run to compare."
+        return ""  # an arm has no good run, as the comparison before this says
     if not s.reached:
-        return f"{arm.arm.label} does not reach {name} in any run."
+        return f"{arm.arm.label} does not reach {name} in any of {counted(s.runs, 'run')}."
+    took = {axis: plus_minus(mean_and_deviation(values), 0) for axis, values in s.took.items()}
     ratio = {axis: plus_minus(mean_and_deviation(values), 2) for axis, values in s.ratios.items()}
-    runs = f"all {s.runs} runs" if s.reached == s.runs else f"{s.reached} of {s.runs} runs"
+    runs = "its one run" if s.runs == 1 else f"all {s.runs} runs"
+    if s.reached < s.runs:
+        part = f"{s.reached} of {s.runs} runs"
+        runs = f"{part}; over the {part} that reached it"
     return (
-        f"{arm.arm.label} reaches {name} in {runs}, after {plus_minus(mean_and_deviation(s.steps), 0)} steps: {ratio['step']} times "
-        f"fewer steps than {reference.arm.label} made, {ratio['flops']} times fewer FLOPs, {ratio['seconds']} times less time."
+        f"{arm.arm.label} reaches {name} in {runs}, after {took['step']} steps and {took['seconds']} s: {reference.arm.label}'s whole "
+        f"run takes {ratio['step']} times those steps, {ratio['flops']} times those FLOPs and {ratio['seconds']} times that time "
+        f"(above 1: {arm.arm.label} takes less; below 1: more)."
     )
 
 
@@ -135,7 +147,7 @@ def says(results: Results) -> list[str]:
     said = trouble(results)
     for c in results.comparisons:
         against_reference = c.b is results.reference
-        said.append(f"{compared(c)} {sped_up(c.a, c.b)}" if against_reference else compared(c))
+        said.append(f"{compared(c)} {sped_up(c.a, c.b)}".strip() if against_reference else compared(c))
     said += [law_says(family, law, results) for family, (_, law) in results.laws.items()]
     return said + health_says(results) + specialisation_says(results)
 

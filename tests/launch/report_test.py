@@ -34,15 +34,15 @@ ARMS += [("top2", "top2", {}, 8, 75)]
 FINAL = {"dense": FIRST, "top2": FIRST * 8**-EXPONENT} | {f"top1-{e}": FIRST * e**-EXPONENT for e in (2, 4, 8, 16, 32)}
 
 
-def write_run(folder, name, experts, steps, final, last=None, code=0, every=5):
-    """A run whose held-out loss falls as final + 2 exp(-step / 15), every step in a tenth of a second."""
+def write_run(folder, name, experts, steps, final, last=None, code=0, every=5, seconds=0.1):
+    """A run whose held-out loss falls as final + 2 exp(-step / 15), every step in so many seconds."""
     noise = random.Random(str(folder))
     folder.mkdir(parents=True)
     lines = []
     for step in range(1, (last or steps) + 1):
         loss = final + 2 * math.exp(-step / 15)
         m = {"step": step, "tokens": step * TOKENS, "loss": loss + noise.gauss(0, 0.02), "balance_loss": 1.05, "z_loss": 1.0,
-             "tokens_per_second": TOKENS / 0.1, "drop_fraction": 0.05 + 0.3 * math.exp(-step / 12) if experts else 0,
+             "tokens_per_second": TOKENS / seconds, "drop_fraction": 0.05 + 0.3 * math.exp(-step / 12) if experts else 0,
              "router_entropy": math.log(experts) * (0.4 + 0.6 * math.exp(-step / 22)) if experts else 0,
              "expert_load": [[0.95 * (1 + 0.4 * math.sin(e + block)) / experts for e in range(experts)] for block in range(2)]
              if experts else []}  # fmt: skip
@@ -277,7 +277,7 @@ class Report(unittest.TestCase):
         for arm in results.arms[1:]:
             steps, final = arm.arm.sizes.steps, FINAL[arm.arm.name]
             exact = -15 * math.log((FIRST - final) / 2 + math.exp(-steps / 15))
-            self.assertAlmostEqual(sum(arm.speedup.steps) / 3, exact, delta=1, msg=arm.arm.name)  # straight lines over 5 steps
+            self.assertAlmostEqual(sum(arm.speedup.took["step"]) / 3, exact, delta=1, msg=arm.arm.name)  # straight lines over 5 steps
             self.assertAlmostEqual(arm.speedup.ratios["step"][1], 100 / exact, delta=0.05)
             self.assertAlmostEqual(arm.speedup.ratios["flops"][1], steps / exact, delta=0.05)
             self.assertAlmostEqual(arm.speedup.ratios["seconds"][1], 100 / exact, delta=0.05)
@@ -286,6 +286,26 @@ class Report(unittest.TestCase):
         self.assertIn("top-1, 8 experts and top-2, 8 experts are not distinguishable", said)
         self.assertIn("top-1, 32 experts reaches dense's final loss in all 3 runs", said)
         self.assertIn("n = 3 and 3", said)
+
+    def test_an_arm_that_takes_longer_is_told_to(self):
+        for seed in (1, 2, 3):
+            replace_run(self.folder, "top2", seed, seconds=0.4)
+        said = self.report().text()
+        steps = 15 * -math.log((FIRST - FINAL["top2"]) / 2 + math.exp(-75 / 15))  # as above: about 45
+        self.assertIn(f"dense's whole run takes {100 / steps:.1f}", said)
+        self.assertIn(f"and {100 * 0.1 / (steps * 0.4):.2f} times that time (above 1: top-2, 8 experts takes less; below 1: more)", said)
+        self.assertNotRegex(said, "times (fewer|less)")
+
+    def test_runs_that_never_reach_the_loss_are_in_no_speed_up(self):
+        replace_run(self.folder, "top1-2", 2, final=FIRST + 0.05)
+        said = self.report().text()
+        self.assertIn("top-1, 2 experts reaches dense's final loss in 2 of 3 runs; over the 2 of 3 runs that reached it, after", said)
+        self.assertIn("Runs that never reached it are in no mean; of these arms not all did: top-1, 2 experts (2 of 3).", said)
+        for seed in (1, 2, 3):
+            replace_run(self.folder, "top1-2", seed, final=FIRST + 0.05)
+        said = self.report().text()
+        self.assertIn("top-1, 2 experts does not reach dense's final loss in any of 3 runs.", said)
+        self.assertIn("of these arms not all did: top-1, 2 experts (0 of 3).", said)
 
     def test_differences_within_the_seeds_spread_are_not_called_any(self):
         shutil.rmtree(self.folder)
