@@ -88,7 +88,9 @@ def law_says(family: str, law: PowerLaw | None, results: Results) -> str:
     dense = results.reference.final()
     lack = f"; nothing speaks against its form (lack of fit, p = {law.misfit_p:.2g})" if law.misfit_p is not None else ""
     beyond = f" For one expert it gives {law.at(1):.4f}; {results.reference.arm.label} has {dense[0]:.4f}." if dense else ""
-    return f"{fitted}{lack}: each doubling of the experts takes {100 * (1 - 2**-law.exponent):.2f} % off the loss.{beyond}"
+    share = 100 * (1 - 2**-law.exponent)  # of the loss, that a doubling takes off
+    doubling = f"takes {share:.2f} % off the loss" if share > 0 else f"adds {-share:.2f} % to the loss"
+    return f"{fitted}{lack}: each doubling of the experts {doubling}.{beyond}"
 
 
 def health_says(results: Results) -> list[str]:

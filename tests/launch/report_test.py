@@ -314,6 +314,15 @@ class Report(unittest.TestCase):
         self.assertIn("0 of 6 arms end below dense by more than the seeds explain, 0 above, and 6 cannot be told from it", said)
         self.assertIn("This fit is not meaningful: the 95 % interval of its exponent includes 0", said)
 
+    def test_a_law_that_rises_is_not_told_as_a_gain(self):
+        for e in (2, 4, 8, 16, 32):
+            for i, seed in enumerate((1, 2, 3)):
+                replace_run(self.folder, f"top1-{e}", seed, final=FIRST * e**EXPONENT + 0.004 * (1 - i))
+        said = self.report().text()
+        self.assertRegex(said, r"loss = 1\.\d+ · experts to the power \+0\.0\d+")
+        self.assertRegex(said, r"each doubling of the experts adds 2\.8\d % to the loss")
+        self.assertIn("1 of 6 arms end below dense by more than the seeds explain, 5 above", said)
+
     def test_failed_diverged_and_missing_runs_are_named(self):
         replace_run(self.folder, "top1-8", 2, last=30, code=5)
         replace_run(self.folder, "top1-16", 1, last=8, code=6)
