@@ -51,7 +51,7 @@ def styles(results: Results) -> dict[str, Style]:
 class Figures:
     def __init__(self, results: Results):
         self.results, self.style = results, styles(results)
-        self.arms = [arm for arm in results.arms if arm.good]
+        self.arms = [arm for arm in results.arms if arm.good_runs]
 
     def all(self) -> dict[str, Figure]:
         """By name; without those that these runs give no data for."""
@@ -87,7 +87,7 @@ class Figures:
             chart = Chart(f"Held-out loss {title}", Axis(label), Axis(LOSS))
             for arm in self.arms:
                 late = lambda curve: [p for p in curve.points if p.step >= 0.1 * arm.arm.sizes.steps]
-                runs = [[(getattr(p, axis), p.loss) for p in late(run.curve)] for run in arm.good]
+                runs = [[(getattr(p, axis), p.loss) for p in late(run.curve)] for run in arm.good_runs]
                 self.banded(chart, arm, together(runs))
             pictures.append(chart.svg())
         return Figure(pictures, "Mean over the seeds, with a band of one standard deviation to either side. The first tenth of each run is left out.")
@@ -96,7 +96,7 @@ class Figures:
         """A metric of every step; `values(arm, curve)` are its places."""
         chart = Chart(title, Axis("optimizer steps"), Axis(unit))
         for arm in arms:
-            self.banded(chart, arm, together([values(arm, run.curve) for run in arm.good]))
+            self.banded(chart, arm, together([values(arm, run.curve) for run in arm.good_runs]))
         return chart.svg()
 
     def training(self) -> Figure:
@@ -187,10 +187,10 @@ class Figures:
     def load(self) -> Figure:
         groups = []
         for arm in self.arms:
-            blocks = arm.good[0].curve.load_at_end()
+            blocks = arm.good_runs[0].curve.load_at_end()
             rows = [(f"MoE block {i + 1}", [share * len(block) for share in block]) for i, block in enumerate(blocks)]
             groups += [(arm.arm.label, rows)] if rows else []
-        seed = self.arms[0].good[0].run.seed if self.arms else 0
+        seed = self.arms[0].good_runs[0].run.seed if self.arms else 0
         return Figure([heat_map("Load of each expert", groups, "share of tokens, in equal shares")] if groups else [],
                       f"Seed {seed}, mean of the last tenth of training: the share of all choices that the expert took, times the "
                       "number of experts, which are numbered across. Dropped choices are missing, so a block's mean is below 1.")  # fmt: skip
@@ -198,7 +198,7 @@ class Figures:
     def domains(self) -> Figure:
         pictures = []
         for arm in self.arms:
-            groups = by_domain(arm.good[0].run.folder)
+            groups = by_domain(arm.good_runs[0].run.folder)
             if groups:
                 pictures.append(heat_map(f"Experts by domain: {arm.arm.label}", groups, "share of the domain's choices, in equal shares"))
         return Figure(pictures, "The first seed's last checkpoint, on held-out text: which experts the tokens of each domain go to. "

@@ -91,7 +91,7 @@ def arms_table(results: Results) -> str:
             f"{QUANTITY[plan.equal]}, ratio", "seconds", "tokens a second"]  # fmt: skip
     rows = []
     for arm in results.arms:
-        sizes, good = arm.arm.sizes, arm.good
+        sizes, good = arm.arm.sizes, arm.good_runs
         mean = lambda values: sum(values) / len(values) if values else None
         rows.append([arm.arm.label, f"{sizes.parameters:,}", f"{sizes.active_parameters:,}", f"{sizes.flops_per_token / 1e6:.3f}",
                      f"{sizes.steps:,}", f"{sizes.tokens / 1e6:.3f}", f"{sizes.flops / 1e12:,.2f}", f"{arm.arm.ratio:.5f}",
@@ -112,14 +112,14 @@ def results_table(results: Results) -> str:
         if s and s.reached < s.runs:
             steps = f"{steps} ({s.reached} of {s.runs} runs)" if s.reached else "not reached"
         drop, entropy = (arm.mean(name) if arm.experts() else None for name in ("drop_fraction", "router_entropy"))
-        rows.append([arm.arm.label, f"{len(arm.good)} of {len(arm.runs)}", plus_minus(arm.final(), 4), optional(arm.mean("loss"), ".4f"),
+        rows.append([arm.arm.label, f"{len(arm.good_runs)} of {len(arm.runs)}", plus_minus(arm.final(), 4), optional(arm.mean("loss"), ".4f"),
                      steps, seconds, *ratios, optional(None if drop is None else 100 * drop, ".2f"), optional(entropy, ".3f")])  # fmt: skip
     return table(head, rows)
 
 
 def domains_table(results: Results) -> str:
     """Held-out loss by domain; empty where it was not measured."""
-    measured = {arm.arm.label: [d for run in arm.good if (d := run.run.domains())] for arm in results.arms}
+    measured = {arm.arm.label: [d for run in arm.good_runs if (d := run.run.domains())] for arm in results.arms}
     names = next((list(runs[0]) for runs in measured.values() if runs), [])
     rows = []
     for label, runs in measured.items():
@@ -154,7 +154,7 @@ def information_table(results: Results) -> str:
     head = ["arm", "block", "runs", *(f"{kind}, nats" for kind in kinds), "domain: at most", "domain: largest shuffle"]
     rows = []
     for arm in results.arms:
-        by_kind = {kind: list(zip(*(run for run in (told(good.run.folder, kind) for good in arm.good) if run))) for kind in kinds}
+        by_kind = {kind: list(zip(*(run for run in (told(good.run.folder, kind) for good in arm.good_runs) if run))) for kind in kinds}
         for i, block in enumerate(by_kind["domain"]):
             nats = [plus_minus(mean_and_deviation([each.nats for each in by_kind[kind][i]]), 4) for kind in kinds]
             rows.append([arm.arm.label, str(block[0].block), str(len(block)), *nats, f"{block[0].bound:.4f}",

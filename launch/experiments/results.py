@@ -42,29 +42,29 @@ class ArmResult:
     speedup: Speedup | None = None  # none for the reference
 
     @property
-    def good(self) -> list[RunResult]:
+    def good_runs(self) -> list[RunResult]:
         return [run for run in self.runs if run.good]
 
     @property
     def finals(self) -> list[float]:
-        return [run.curve.final for run in self.good]
+        return [run.curve.final for run in self.good_runs]
 
     def final(self) -> tuple[float, float | None] | None:
         return mean_and_deviation(self.finals)
 
     def mean(self, name: str) -> float | None:
         """Of a metric, at the end."""
-        values = [value for run in self.good if (value := run.curve.at_end(name)) is not None]
+        values = [value for run in self.good_runs if (value := run.curve.at_end(name)) is not None]
         return fmean(values) if values else None
 
     def experts(self) -> int:
-        loads = [load for run in self.good if (load := run.curve.load_at_end())]
+        loads = [load for run in self.good_runs if (load := run.curve.load_at_end())]
         return len(loads[0][0]) if loads and loads[0] else 0
 
     def starved(self) -> int:
         """Experts, over all blocks and runs, that take less than a tenth of an equal share at the end."""
         return sum(
-            share < STARVED / len(block) for run in self.good for block in run.curve.load_at_end() for share in block
+            share < STARVED / len(block) for run in self.good_runs for block in run.curve.load_at_end() for share in block
         )
 
 
@@ -107,14 +107,14 @@ def run_result(run: Run, plan: Plan) -> RunResult:
 
 
 def speedup(arm: ArmResult, reference: ArmResult) -> Speedup | None:
-    if not reference.good or not arm.good:
+    if not reference.good_runs or not arm.good_runs:
         return None
     target = fmean(reference.finals)
-    whole = Point(*(fmean(values) for values in zip(*(dataclasses.astuple(r.curve.points[-1]) for r in reference.good))))
-    reached = [point for run in arm.good if (point := reach(run.curve.points, target))]
+    whole = Point(*(fmean(values) for values in zip(*(dataclasses.astuple(r.curve.points[-1]) for r in reference.good_runs))))
+    reached = [point for run in arm.good_runs if (point := reach(run.curve.points, target))]
     took = {axis: [getattr(point, axis) for point in reached] for axis in AXES}
     ratios = {axis: [getattr(whole, axis) / value for value in took[axis]] for axis in AXES}
-    return Speedup(len(reached), len(arm.good), took, ratios)
+    return Speedup(len(reached), len(arm.good_runs), took, ratios)
 
 
 def compared(arms: list[ArmResult], plan: Plan) -> list[Comparison]:

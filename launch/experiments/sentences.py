@@ -4,6 +4,8 @@ from experiments.inference import SIGNIFICANT, PowerLaw, mean_and_deviation
 from experiments.results import ArmResult, Comparison, Results
 from experiments.specialisation import told
 
+# What a run did that ended without a good end, by its state.
+BAD = {"diverged": "diverged", "failed": "failed"}
 QUANTITY = {"flops": "training FLOPs", "active_parameters": "active parameters", "tokens": "training tokens"}
 
 
@@ -33,7 +35,7 @@ def told_apart(comparison: Comparison) -> bool:
 def compared(c: Comparison) -> str:
     a, b, d = c.a.arm.label, c.b.arm.label, c.difference
     if not d:
-        return f"{a} and {b} cannot be compared: a test takes two good runs of each, and there are {len(c.a.good)} and {len(c.b.good)}."
+        return f"{a} and {b} cannot be compared: a test takes two good runs of each, and there are {len(c.a.good_runs)} and {len(c.b.good_runs)}."
     test = (
         f"95 % interval {signed(d.low)} to {signed(d.high)}, of this pair alone; Welch's test, Holm's correction over all pairs, "
         f"{probability(c.p)}, n = {d.n[0]} and {d.n[1]}"
@@ -64,18 +66,31 @@ def sped_up(arm: ArmResult, reference: ArmResult) -> str:
 
 def headline(results: Results) -> str:
     reference, plan = results.reference, results.plan
-    against = [c for c in results.comparisons if c.b is reference]
-    better = [c for c in against if told_apart(c) and c.difference.mean < 0]
-    worse = [c for c in against if told_apart(c) and c.difference.mean > 0]
     finals = [arm for arm in results.arms if arm.finals]
     if not finals:
-        return "No run has come to its end, so there is nothing to say yet."
+        states = [run.state for run in results.runs]
+        bad = [f"{states.count(state)} {what}" for state, what in BAD.items() if state in states]
+        if not bad:
+            return "No run has come to its end, so there is nothing to say yet."
+        return f"No run of {len(states)} has come to a good end ({', '.join(bad)}), so there is nothing to compare."
+    against = [c for c in results.comparisons if c.b is reference]
+    tested = [c for c in against if c.difference]
+    better = [c for c in tested if told_apart(c) and c.difference.mean < 0]
+    worse = [c for c in tested if told_apart(c) and c.difference.mean > 0]
+    equal, said = f"At equal {QUANTITY[plan.equal]}", ""
+    if tested:
+        said = (
+            f"{equal}, {len(better)} of {len(against)} arms end below {reference.arm.label} by more than the seeds explain, "
+            f"{len(worse)} above, and {len(tested) - len(better) - len(worse)} cannot be told from it. "
+        )
+    untested = [c.a for c in against if not c.difference]
+    if untested:
+        few = [arm for arm in (reference, *untested) if len(arm.good_runs) < 2]
+        lack = ", ".join(f"{arm.arm.label} has {len(arm.good_runs)} of {len(arm.runs)}" for arm in few)
+        number = f"{counted(len(untested), 'arm')} could not" if tested else f"{equal}, no arm could"
+        said += f"{number} be tested, which takes two good runs of it and of {reference.arm.label}: {lack}. "
     best = min(finals, key=lambda arm: arm.final()[0])
-    return (
-        f"At equal {QUANTITY[plan.equal]}, {len(better)} of {len(against)} arms end below {reference.arm.label} by more than the "
-        f"seeds explain, {len(worse)} above, and {len(against) - len(better) - len(worse)} cannot be told from it. The lowest mean "
-        f"final loss, {plus_minus(best.final(), 4)} nats a token, is that of {best.arm.label}."
-    )
+    return f"{said}The lowest mean final loss, {plus_minus(best.final(), 4)} nats a token, is that of {best.arm.label}."
 
 
 def law_says(family: str, law: PowerLaw | None, results: Results) -> str:
@@ -111,7 +126,7 @@ def specialisation_says(results: Results) -> list[str]:
     """Of runs that were analysed: what experts tell about their tokens' domain, beside what chance does."""
     said, margins = [], []
     for arm in results.arms:
-        runs = [run for run in (told(good.run.folder) for good in arm.good) if run]
+        runs = [run for run in (told(good.run.folder) for good in arm.good_runs) if run]
         if not runs:
             continue
         margins += [(each.margin, each, arm) for run in runs for each in run]
@@ -134,7 +149,7 @@ def specialisation_says(results: Results) -> list[str]:
 
 def trouble(results: Results) -> list[str]:
     said = []
-    for state, what in (("diverged", "diverged"), ("failed", "failed")):
+    for state, what in BAD.items():
         for run in results.runs:
             if run.state == state:
                 said.append(f"{run.run.title} {what} and is in no mean: {run.reason}")

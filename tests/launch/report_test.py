@@ -346,9 +346,33 @@ class Report(unittest.TestCase):
                 if (name, seed) != ("top2", 1):
                     shutil.rmtree(self.folder / name / f"seed-{seed}")
         said = self.report().text()
-        self.assertIn("top-2, 8 experts and dense cannot be compared", said.replace("top-1, 2", "", 1))
+        self.assertIn("top-2, 8 experts and dense cannot be compared: a test takes two good runs of each, and there are 1 and 0.", said)
+        self.assertIn("At equal training FLOPs, no arm could be tested, which takes two good runs of it and of dense: dense has 0 of 3, "
+                      "top-1, 2 experts has 0 of 3", said)  # fmt: skip
+        self.assertNotIn("cannot be told from it", said)
         shutil.rmtree(self.folder / "top2")
         self.assertIn("No run has come to its end", self.report().text())
+
+    def test_arms_that_were_not_tested_are_not_called_alike(self):
+        for seed in (1, 2):
+            replace_run(self.folder, "top1-8", seed, last=30, code=6)
+        said = self.report().text()
+        self.assertIn("5 of 6 arms end below dense by more than the seeds explain, 0 above, and 0 cannot be told from it. 1 arm could not be "
+                      "tested, which takes two good runs of it and of dense: top-1, 8 experts has 1 of 3.", said)  # fmt: skip
+        self.assertIn("top-1, 8 experts reaches dense's final loss in its one run", said)
+
+    def test_nothing_but_runs_that_ended_badly(self):
+        for name, *_ in ARMS:
+            for seed in (1, 2, 3):
+                replace_run(self.folder, name, seed, last=30, code=5 if name == "dense" else 6)
+        self.assertIn("No run of 21 has come to a good end (3 diverged, 18 failed)", self.report().text())
+
+    def test_a_reference_without_a_good_run(self):
+        for seed in (1, 2, 3):
+            replace_run(self.folder, "dense", seed, last=30, code=6)
+        said = self.report().text()
+        self.assertIn("no arm could be tested, which takes two good runs of it and of dense: dense has 0 of 3. The lowest", said)
+        self.assertNotIn("no good run to compare", said)
 
     def test_the_csv_has_every_run_in_full(self):
         self.report()
