@@ -43,6 +43,8 @@ def row(result: RunResult, results: Results) -> dict:
         "drop_fraction": curve.at_end("drop_fraction"),
         "router_entropy": curve.at_end("router_entropy"),
         "balance_loss": curve.at_end("balance_loss"),
+        "router_readings": result.alarms.readings,
+        "alarms": result.alarms.times,
         "seconds": round(curve.seconds, 3),
         "tokens_per_second": curve.tokens_per_second(),
         "step_at_reference_loss": reached.step if reached else None,

@@ -52,6 +52,10 @@ class Curve:
         values = [m[name] for m in tail if isinstance(m.get(name), (int, float))]
         return fmean(values) if values else None
 
+    def routed(self) -> bool:
+        """Whether the model has experts, as far as one can tell: before its first step none can."""
+        return bool(self.metrics and self.metrics[-1].get("expert_load"))
+
     def load_at_end(self) -> list[list[float]]:
         """By MoE block and expert: the share of all choices that the expert took."""
         tail = [m["expert_load"] for m in self.metrics[-max(1, round(END * len(self.metrics))) :]]

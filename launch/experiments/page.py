@@ -5,7 +5,7 @@ from html import escape
 from experiments.curves import AXES
 from experiments.figures import Figure, Figures
 from experiments.inference import mean_and_deviation
-from experiments.results import Results
+from experiments.results import BAD, Results
 from experiments.sentences import QUANTITY, does_not_say, headline, plus_minus, says
 from experiments.specialisation import told
 
@@ -133,18 +133,19 @@ def domains_table(results: Results) -> str:
 
 def runs_table(results: Results) -> str:
     head = ["arm", "seed", "state", "steps", "held-out loss", "training loss", "dropped, %", "entropy, nats", "seconds",
-            "tokens a second", "attempts", "commit", "what went wrong"]  # fmt: skip
+            "tokens a second", "alarms", "attempts", "commit", "what went wrong"]  # fmt: skip
     rows, bad = [], []
     for i, result in enumerate(results.runs):
         run, curve = result.run, result.curve
-        attempts, routed = run.attempts(), bool(curve.load_at_end())
+        attempts, routed = run.attempts(), curve.routed()
         drop, entropy = (curve.at_end(name) if routed else None for name in ("drop_fraction", "router_entropy"))
         rows.append([results.plan.arm(run.arm).label, str(run.seed), result.state, f"{len(curve.metrics)} of {run.steps}",
                      optional(curve.final, ".4f"), optional(curve.at_end("loss"), ".4f"),
                      optional(None if drop is None else 100 * drop, ".2f"), optional(entropy, ".3f"),
-                     f"{curve.seconds:.0f}", optional(curve.tokens_per_second(), ",.0f"), str(len(attempts)),
+                     f"{curve.seconds:.0f}", optional(curve.tokens_per_second(), ",.0f"),
+                     str(result.alarms.times) if routed else "—", str(len(attempts)),
                      attempts[-1]["commit"] if attempts else "—", result.reason])  # fmt: skip
-        bad += [i] if result.state in ("failed", "diverged") else []
+        bad += [i] if result.state in BAD else []
     return table(head, rows, bad, len(head) - 1)
 
 

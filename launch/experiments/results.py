@@ -4,20 +4,24 @@ import dataclasses
 import math
 from statistics import fmean
 
+from experiments.alarms import Alarms, alarms
 from experiments.curves import AXES, Curve, Point, reach
 from experiments.inference import Difference, PowerLaw, holm, mean_and_deviation, power_law, welch
 from experiments.plan import Plan, PlannedArm
-from experiments.run import NOT_FINITE, Run
+from experiments.run import ALARM, NOT_FINITE, Run
 
+# What a run did that came to an end, but to no good one, by its state.
+BAD = {"diverged": "diverged", "stopped": "was stopped by an alarm", "failed": "failed"}
 STARVED = 0.1  # of an equal share: an expert that takes less at the end
 
 
 @dataclasses.dataclass(frozen=True)
 class RunResult:
     run: Run
-    state: str  # done, diverged, failed, cut or waiting
-    reason: str  # why it failed or diverged
+    state: str  # done, one of BAD, cut or waiting
+    reason: str  # why it came to no good end
     curve: Curve
+    alarms: Alarms
 
     @property
     def good(self) -> bool:
@@ -97,13 +101,14 @@ class Results:
 
 def run_result(run: Run, plan: Plan) -> RunResult:
     curve, state = Curve(run, plan.arm(run.arm).sizes), run.state()
-    guess = math.log(plan.vocab_size)
-    if state == "failed" and run.exit_code() == NOT_FINITE:
-        return RunResult(run, "diverged", run.reason(), curve)
-    if state == "done" and not curve.final <= guess:
+    fired = alarms(run, curve.metrics)
+    reason, guess = run.reason() if state == "failed" else "", math.log(plan.vocab_size)
+    if state == "failed":
+        state = {ALARM: "stopped", NOT_FINITE: "diverged"}.get(run.exit_code(), state)
+    elif state == "done" and not curve.final <= guess:
+        state = "diverged"
         reason = f"its held-out loss, {curve.final:.3g}, is above ln {plan.vocab_size} = {guess:.2f}, that of a blind guess"
-        return RunResult(run, "diverged", reason, curve)
-    return RunResult(run, state, run.reason() if state == "failed" else "", curve)
+    return RunResult(run, state, reason, curve, fired)
 
 
 def speedup(arm: ArmResult, reference: ArmResult) -> Speedup | None:

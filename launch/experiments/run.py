@@ -16,9 +16,9 @@ import re
 
 STOPPED = 75
 # These exit codes come again whatever one does: a fault of the program, usage, data, a checkpoint, a loss that is not
-# finite, memory. All others are interruptions: a signal, a lost rank, a machine that went down.
-FINAL = (1, 2, 3, 4, 5, 6)
-NOT_FINITE = 5
+# finite, memory, an alarm that stops. All others are interruptions: a signal, a lost rank, a machine that went down.
+FINAL = (1, 2, 3, 4, 5, 6, 8)
+NOT_FINITE, ALARM = 5, 8
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,11 +1,9 @@
 """What the numbers say, and what they do not, in plain sentences."""
 
 from experiments.inference import SIGNIFICANT, PowerLaw, mean_and_deviation
-from experiments.results import ArmResult, Comparison, Results
+from experiments.results import BAD, ArmResult, Comparison, Results
 from experiments.specialisation import told
 
-# What a run did that ended without a good end, by its state.
-BAD = {"diverged": "diverged", "failed": "failed"}
 QUANTITY = {"flops": "training FLOPs", "active_parameters": "active parameters", "tokens": "training tokens"}
 
 
@@ -122,6 +120,31 @@ def health_says(results: Results) -> list[str]:
     return said
 
 
+def alarms_say(results: Results) -> list[str]:
+    """Of all runs, also those that are in no mean: what fired, or that nothing did that could have."""
+    routed = [run for run in results.runs if run.curve.routed()]
+    able = [run for run in routed if run.alarms.can_fire]
+    said = []
+    fired = [f"{run.run.title}: {alarm}" for run in routed for alarm in run.alarms.fired]
+    if fired:
+        said.append(f"Alarms: {'; '.join(fired)}.")
+    elif able:
+        said.append(f"No alarm fired in {sum(run.alarms.readings for run in able):,} readings of {counted(len(able), 'run')}.")
+    raised = [run.run.title for run in routed if any(alarm.action == "raise_balance" for alarm in run.alarms.fired)]
+    if raised:
+        said.append(
+            f"An alarm raised the balance loss's coefficient (raise_balance) in {'; '.join(raised)}: from there on such a run "
+            "trained on another loss than its arm's other runs."
+        )
+    mute = [run.run.title for run in routed if not run.alarms.can_fire]
+    if mute:
+        said.append(
+            f"No alarm could have fired in {len(mute)} of {counted(len(routed), 'run')} with experts, which have no alarm, or fewer "
+            f"readings than one wants: {'; '.join(mute)}."
+        )
+    return said
+
+
 def specialisation_says(results: Results) -> list[str]:
     """Of runs that were analysed: what experts tell about their tokens' domain, beside what chance does."""
     said, margins = [], []
@@ -166,7 +189,7 @@ def says(results: Results) -> list[str]:
         against_reference = c.b is results.reference
         said.append(f"{compared(c)} {sped_up(c.a, c.b)}".strip() if against_reference else compared(c))
     said += [law_says(family, law, results) for family, (_, law) in results.laws.items()]
-    return said + health_says(results) + specialisation_says(results)
+    return said + health_says(results) + alarms_say(results) + specialisation_says(results)
 
 
 def does_not_say(results: Results) -> list[str]:

@@ -27,6 +27,7 @@ from experiments.results import collect
 EXPONENT, FIRST = 0.04, 1.60  # of the planted law: loss after the last step = FIRST experts^-EXPONENT
 TOKENS, FLOPS = 4096, 7e6
 DOMAINS = ("austen", "kernel")
+LAYERS = (1, 3)  # the blocks with experts
 # arm, family, axes, experts, steps, seeds
 ARMS = [("dense", "dense", {}, 0, 100)]
 ARMS += [(f"top1-{e}", "top1", {"moe.experts": str(e)}, e, 100) for e in (2, 4, 8, 16, 32)]
@@ -34,8 +35,9 @@ ARMS += [("top2", "top2", {}, 8, 75)]
 FINAL = {"dense": FIRST, "top2": FIRST * 8**-EXPONENT} | {f"top1-{e}": FIRST * e**-EXPONENT for e in (2, 4, 8, 16, 32)}
 
 
-def write_run(folder, name, experts, steps, final, last=None, code=0, every=5, seconds=0.1):
-    """A run whose held-out loss falls as final + 2 exp(-step / 15), every step in so many seconds."""
+def write_run(folder, name, experts, steps, final, last=None, code=0, every=5, seconds=0.1, read_every=10, alarms=()):
+    """A run whose held-out loss falls as final + 2 exp(-step / 15), every step in so many seconds. `alarms` are (step,
+    layer, watch, limit, action)."""
     noise = random.Random(str(folder))
     folder.mkdir(parents=True)
     lines = []
@@ -48,13 +50,19 @@ def write_run(folder, name, experts, steps, final, last=None, code=0, every=5, s
              if experts else []}  # fmt: skip
         if step % every == 0 or step == steps:
             m["val_loss"] = final + 2 * (math.exp(-step / 15) - math.exp(-steps / 15))
-        lines.append(json.dumps(m))
+        if experts and read_every and step % read_every == 0:
+            m["router"] = [{"layer": layer, "load": [1.0] * experts} for layer in LAYERS]
+        fired = [{"layer": layer, "watch": watch, "value": 0.9, "limit": limit, "readings": 3, "action": action}
+                 for at, layer, watch, limit, action in alarms if at == step]  # fmt: skip
+        lines.append(json.dumps({**m, "alarms": fired} if fired else m))
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     begin = "2026-11-22T10:00:00.000000+00:00"
     attempt = {"begin": begin, "seconds": steps * 0.1, "code": code, "command": "launch/local.sh plan.yaml", "host": "node",
                "commit": "0123456789ab", "program": "0.1.0"}  # fmt: skip
     (folder / "attempts.jsonl").write_text(json.dumps(attempt) + "\n")
-    error = "error: step 30: the loss is not finite: <nan>\n" if code == 5 else "error: no memory left\n" if code else ""
+    (folder / "plan.yaml").write_text(f"health: {{every: {read_every}, alarms: [{{watch: load_max, readings: 5}}, {{watch: evenness, readings: 3}}]}}\n")
+    errors = {0: "", 5: "error: step 30: the loss is not finite: <nan>\n", 8: "error: an alarm stopped the run at step 30\n"}
+    error = errors.get(code, "error: no memory left\n")
     (folder / "log.txt").write_text(f"# {begin}  launch/local.sh plan.yaml\n{error}# ended with exit code {code} after 10.0 s\n")
     if not last:
         (folder / "domains.json").write_text(json.dumps({domain: final + 0.1 * i for i, domain in enumerate(DOMAINS)}))
@@ -339,6 +347,33 @@ class Report(unittest.TestCase):
         self.assertEqual(page.text().count("2 of 3"), 4)
         results = collect(load_plan(self.folder))
         self.assertAlmostEqual(results.reference.final()[0], FIRST + 0.002)  # of seeds 1 and 2
+
+    def test_alarms_of_every_run_are_told(self):
+        routed = (5 * 3 * 10 + 3 * 7, 18)  # every tenth of 100 steps, or of 75
+        self.assertIn(f"No alarm fired in {routed[0]} readings of {routed[1]} runs.", self.report().text())
+        drops = [(step, 1, "drop_fraction", "above 0.6", "log") for step in (50, 80)]
+        replace_run(self.folder, "top1-32", 2, alarms=[*drops, (80, 3, "evenness", "below 0.25", "raise_balance")])
+        replace_run(self.folder, "top1-16", 1, last=30, code=8, alarms=[(30, 3, "load_max", "above 4.0 or below 0.5", "stop")])
+        said = self.report().text()
+        self.assertIn("Alarms: top1-16, seed 1: load_max above 4.0 or below 0.5 in block 3, first at step 30, 1 time; top1-32, seed 2: "
+                      "drop_fraction above 0.6 in block 1, first at step 50, 2 times; top1-32, seed 2: evenness below 0.25 in block 3, "
+                      "first at step 80, 1 time.", said)  # fmt: skip
+        self.assertIn("An alarm raised the balance loss's coefficient (raise_balance) in top1-32, seed 2: from there on such a run "
+                      "trained on another loss", said)  # fmt: skip
+        self.assertIn("top1-16, seed 1 was stopped by an alarm and is in no mean: exit code 8: an alarm stopped the run at step 30", said)
+        self.assertNotIn("No alarm", said)
+        told = {(row["arm"], row["seed"]): (row["state"], row["router_readings"], row["alarms"]) for row in self.rows()}
+        self.assertEqual(told["top1-32", "2"], ("done", "10", "3"))
+        self.assertEqual(told["top1-16", "1"], ("stopped", "3", "1"))
+        self.assertEqual(told["dense", "1"], ("done", "0", "0"))
+
+    def test_alarms_that_could_not_have_fired(self):
+        for seed, every in ((1, 0), (2, 40), (3, 33)):  # no reading, two and three
+            replace_run(self.folder, "top1-8", seed, read_every=every)
+        said = self.report().text()
+        self.assertIn(f"No alarm fired in {4 * 3 * 10 + 3 * 7 + 3} readings of 16 runs.", said)
+        self.assertIn("No alarm could have fired in 2 of 18 runs with experts, which have no alarm, or fewer readings than one wants: "
+                      "top1-8, seed 1; top1-8, seed 2.", said)  # fmt: skip
 
     def test_a_report_midway(self):
         for name, *_ in ARMS:
