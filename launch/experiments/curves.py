@@ -61,6 +61,12 @@ class Curve:
         tail = [m["expert_load"] for m in self.metrics[-max(1, round(END * len(self.metrics))) :]]
         return [[fmean(shares) for shares in zip(*(blocks[i] for blocks in tail))] for i in range(len(tail[0]))] if tail else []
 
+    def blocks(self) -> list[str]:
+        """Names of the blocks of expert_load. By the model's numbers, which readings of routers have; without any, in order."""
+        layers = next((m["router"] for m in self.metrics if "router" in m), [])
+        count = len(self.metrics[-1]["expert_load"]) if self.routed() else 0
+        return [f"block {each['layer']}" for each in layers] or [f"MoE block {i + 1} of {count}" for i in range(count)]
+
     def tokens_per_second(self) -> float | None:
         return median(m["tokens_per_second"] for m in self.metrics) if self.metrics else None
 

@@ -187,19 +187,21 @@ class Figures:
     def load(self) -> Figure:
         groups = []
         for arm in self.arms:
-            blocks = arm.good_runs[0].curve.load_at_end()
-            rows = [(f"MoE block {i + 1}", [share * len(block) for share in block]) for i, block in enumerate(blocks)]
-            groups += [(arm.arm.label, rows)] if rows else []
-        seed = self.arms[0].good_runs[0].run.seed if self.arms else 0
-        return Figure([heat_map("Load of each expert", groups, "share of tokens, in equal shares")] if groups else [],
-                      f"Seed {seed}, mean of the last tenth of training: the share of all choices that the expert took, times the "
-                      "number of experts, which are numbered across. Dropped choices are missing, so a block's mean is below 1.")  # fmt: skip
+            first = arm.good_runs[0]
+            loads = zip(first.curve.blocks(), first.curve.load_at_end())
+            rows = [(block, [share * len(shares) for share in shares]) for block, shares in loads]
+            groups += [(f"{arm.arm.label}, seed {first.run.seed}", rows)] if rows else []
+        return Figure([heat_map("Load of each expert", groups, "share of choices, in equal shares", "MoE block")] if groups else [],
+                      "The first good run of each arm, mean of the last tenth of training: the share of all choices that the expert took, "
+                      "times the number of experts. Dropped choices are missing, so a block's mean is below 1. Blocks are the model's, "
+                      "counted from 0.")  # fmt: skip
 
     def domains(self) -> Figure:
         pictures = []
         for arm in self.arms:
-            groups = by_domain(arm.good_runs[0].run.folder)
-            if groups:
-                pictures.append(heat_map(f"Experts by domain: {arm.arm.label}", groups, "share of the domain's choices, in equal shares"))
-        return Figure(pictures, "The first seed's last checkpoint, on held-out text: which experts the tokens of each domain go to. "
-                      "Blocks here are all of the model's, counted from 0.")  # fmt: skip
+            analysed = next(((run.run.seed, groups) for run in arm.good_runs if (groups := by_domain(run.run.folder))), None)
+            if analysed:
+                title = f"Experts by domain: {arm.arm.label}, seed {analysed[0]}"
+                pictures.append(heat_map(title, analysed[1], "share of the domain's choices, in equal shares", "domain"))
+        return Figure(pictures, "The last checkpoint of each arm's first run that was analysed, on held-out text: which experts the tokens "
+                      "of each domain go to. Blocks are the model's, counted from 0.")  # fmt: skip

@@ -1,6 +1,6 @@
 """Heat maps as SVG text: how much of something each expert of each MoE block takes."""
 
-from experiments.chart import INK, MUTED, drawing, text
+from experiments.chart import CHARACTER, INK, MUTED, drawing, text
 
 # White at nothing, then one blue that darkens evenly: order survives grey printing and any colour vision.
 SCALE = ((0.0, (255, 255, 255)), (0.5, (198, 219, 239)), (1.0, (107, 174, 214)), (1.5, (33, 113, 181)), (2.0, (8, 48, 107)))
@@ -32,17 +32,22 @@ def key(x: float, y: float, unit: str) -> list[str]:
     return body + [text(x + 300, y + 10, unit, size=11, colour=MUTED)]
 
 
-def heat_map(title: str, groups: list[tuple[str, list[tuple[str, list[float]]]]], unit: str, width: float = 760) -> str:
+def heat_map(title: str, groups: list[tuple[str, list[tuple[str, list[float]]]]], unit: str, rows_are: str) -> str:
     """`groups` are (name, rows), a row its label and a value an expert, numbered above, in multiples of an equal share."""
-    left, body, y = 150, [text(8, 18, title, size=13.5, weight="600")], 34
+    longest = max(len(label) for _, rows in groups for label in (rows_are, *(label for label, _ in rows)))
+    left = 24 + CHARACTER * longest  # of the cells
+    width = max(760.0, left + 320 + CHARACTER * len(unit))
+    body, y = [text(8, 18, title, size=13.5, weight="600")], 34
     for name, rows in groups:
         count = len(rows[0][1])
-        size = min(44.0, (width - left - 12) / count)
+        size = min(44.0, (width - left - 60) / count)
         body.append(text(8, y + 11, name, weight="600"))
+        body.append(text(left - 8, y + 28, rows_are, "end", 11, MUTED))
         every = 1 if size >= 18 else 4
         for expert in range(0, count, every):
-            body.append(text(left + size * (expert + 0.5), y + 11, str(expert), "middle", 10, MUTED))
-        y += 17
+            body.append(text(left + size * (expert + 0.5), y + 28, str(expert), "middle", 10, MUTED))
+        body.append(text(left + size * count + 8, y + 28, "expert", size=11, colour=MUTED))
+        y += 34
         for label, values in rows:
             body.append(text(left - 8, y + CELL / 2 + 4, label, "end", 11))
             body += [cell(left + size * i, y, size, value) for i, value in enumerate(values)]

@@ -263,7 +263,7 @@ class Report(unittest.TestCase):
         self.assertEqual(page.tags.count("svg"), 1 + 4 + 1 + 3 + 1 + 2 + 1)
         for words in ("optimizer steps", "model FLOPs, forward and backward", "tokens trained on", "seconds of training steps",
                       "held-out loss, nats a token", "experts of a block", "choices dropped, % of all",
-                      "mean entropy, share of ln(experts)", "share of tokens, in equal shares"):  # fmt: skip
+                      "mean entropy, share of ln(experts)", "share of choices, in equal shares", "MoE block", "expert"):  # fmt: skip
             self.assertIn(words, page.text())
         self.assertIn("A <planted> experiment", page.text())
         self.assertGreaterEqual(page.text().count("top-1, 32 experts"), 10)  # legends, rows and tables
@@ -420,13 +420,35 @@ class Report(unittest.TestCase):
         self.assertAlmostEqual(float(row["flops"]), FLOPS * 100 * TOKENS)
         self.assertAlmostEqual(float(row["held_out_loss_kernel"]), FINAL["top1-4"] + 0.1)
 
+    def load_map(self):
+        """The words of the map of loads, by group."""
+        self.report()
+        figure = (self.folder / "report.html").read_text().split('<figure id="load">')[1].split("</figure>")[0]
+        return re.findall(r">([^<]+)</text>", figure)
+
+    def test_loads_are_of_the_model_s_blocks_and_of_a_run_that_is_named(self):
+        words = self.load_map()
+        at = words.index("top-1, 8 experts, seed 1")
+        self.assertEqual([word for word in words[at:] if "block" in word][:3], ["MoE block", "block 1", "block 3"])
+        replace_run(self.folder, "top1-8", 1, last=30, code=6)
+        replace_run(self.folder, "top1-8", 2, read_every=0)
+        words = self.load_map()
+        at = words.index("top-1, 8 experts, seed 2")
+        rows = [word for word in words[at:] if "block" in word][:3]
+        self.assertEqual(rows, ["MoE block", "MoE block 1 of 2", "MoE block 2 of 2"])
+
+    def test_a_long_name_of_a_row_has_room(self):
+        svg = heat.heat_map("t", [("g", [("a name of very many letters " * 3, [1.0, 1.0])])], "shares", "domain")
+        x = float(re.search(r'<text x="([0-9.]+)"[^>]*text-anchor="end"[^>]*>a name', svg)[1])
+        self.assertGreater(x, 84 * 5.5)  # letters of 11 px, about half as wide
+
     def test_experts_by_domain_where_they_were_analysed(self):
-        folder = self.folder / "top1-2" / "seed-1" / "analysis"
+        folder = self.folder / "top1-2" / "seed-3" / "analysis"
         folder.mkdir()
         (folder / "domains.csv").write_text("block,domain,expert,share\n1,austen,0,0.9\n1,austen,1,0.1\n1,kernel,0,0.2\n1,kernel,1,0.8\n")
         page = self.report()
         self.assertIn("domains", page.ids)
-        self.assertIn("Experts by domain: top-1, 2 experts", page.text())
+        self.assertIn("Experts by domain: top-1, 2 experts, seed 3", page.text())
         self.assertIn("1.80", page.text())
         self.assertNotIn("tells about its token", page.text())
 
