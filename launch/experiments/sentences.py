@@ -156,9 +156,11 @@ def specialisation_says(results: Results) -> list[str]:
         blocks = [
             f"{plus_minus(mean_and_deviation([each.nats for each in block]), 3)} nats in block {block[0].block}" for block in zip(*runs)
         ]
+        every = [each for run in runs for each in run]
         said.append(
-            f"{arm.arm.label}: which expert a token goes to tells {', '.join(blocks)} about its domain, of {runs[0][0].bound:.3f} that "
-            f"could be told; with labels dealt to other tokens, at most {max(each.shuffled_max for run in runs for each in run):.4f}."
+            f"{arm.arm.label}: which expert a token goes to tells {', '.join(blocks)} about its domain, of at most "
+            f"{max(each.bound for each in every):.3f} that could be told; with labels dealt to other tokens, at most "
+            f"{max(each.shuffled_max for each in every):.4f}."
         )
     if not margins:
         return []
