@@ -85,5 +85,7 @@ def reach(points: list[Point], target: float) -> Point | None:
 
 
 def together(curves: list[list[tuple[float, float]]]) -> list[tuple[float, list[float]]]:
-    """(x, y) lists that have the same number of places, as (mean x, all y) of each place; cut to the shortest."""
-    return [(fmean(x for x, _ in place), [y for _, y in place]) for place in zip(*curves)]
+    """(x, y) lists that have the same number of places, as (mean x, all y) of each place; cut to the shortest, and without
+    places where a y is not finite."""
+    places = [place for place in zip(*curves) if all(math.isfinite(y) for _, y in place)]
+    return [(fmean(x for x, _ in place), [y for _, y in place]) for place in places]

@@ -131,10 +131,11 @@ def compared(arms: list[ArmResult], plan: Plan) -> list[Comparison]:
 
 
 def laws(arms: list[ArmResult]) -> dict[str, tuple[dict[float, list[float]], PowerLaw | None]]:
-    """Final loss by number of experts, of every family of arms that differ in nothing else."""
+    """Final loss by number of experts, of every family of arms that differ in nothing else. A dense arm among them, of 0
+    experts, is on no power law."""
     families = {}
     for arm in arms:
-        if list(arm.arm.axes) == ["moe.experts"] and arm.finals:
+        if list(arm.arm.axes) == ["moe.experts"] and arm.finals and float(arm.arm.axes["moe.experts"]) > 0:
             families.setdefault(arm.arm.family, {})[float(arm.arm.axes["moe.experts"])] = arm.finals
     return {family: (points, power_law(points)) for family, points in families.items() if len(points) > 1}
 

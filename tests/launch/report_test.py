@@ -331,6 +331,22 @@ class Report(unittest.TestCase):
         self.assertRegex(said, r"each doubling of the experts adds 2\.8\d % to the loss")
         self.assertIn("1 of 6 arms end below dense by more than the seeds explain, 5 above", said)
 
+    def test_an_axis_that_begins_with_no_experts(self):
+        plan = json.loads((self.folder / "plan.json").read_text())
+        plan["arms"][0] |= {"family": "top1", "axes": {"moe.experts": "0"}}
+        (self.folder / "plan.json").write_text(json.dumps(plan))
+        self.assertIn("experts", self.report().ids)
+        points, law = collect(load_plan(self.folder)).laws["top1"]
+        self.assertEqual(sorted(points), [2, 4, 8, 16, 32])
+        self.assertAlmostEqual(law.exponent, EXPONENT, delta=3 * law.error)
+
+    def test_an_evaluation_midway_that_is_not_finite(self):
+        path = self.folder / "top1-4" / "seed-2" / "metrics.jsonl"
+        lines = path.read_text().splitlines()
+        lines[39] = json.dumps({**json.loads(lines[39]), "val_loss": None})
+        path.write_text("\n".join(lines) + "\n")
+        self.assertIn("curves", self.report().ids)
+
     def test_failed_diverged_and_missing_runs_are_named(self):
         replace_run(self.folder, "top1-8", 2, last=30, code=5)
         replace_run(self.folder, "top1-16", 1, last=8, code=6)
