@@ -92,7 +92,7 @@ class Figures:
             pictures.append(chart.svg())
         return Figure(pictures, "Mean over the seeds, with a band of one standard deviation to either side. The first tenth of each run is left out.")
 
-    def told(self, title: str, unit: str, arms: list[ArmResult], values) -> str:
+    def by_step(self, title: str, unit: str, arms: list[ArmResult], values) -> str:
         """A metric of every step; `values(arm, curve)` are its places."""
         chart = Chart(title, Axis("optimizer steps"), Axis(unit))
         for arm in arms:
@@ -104,12 +104,12 @@ class Figures:
             places = curve.series("loss", BINS)
             return [place for place in places if place[0] >= 0.1 * arm.arm.sizes.steps]
 
-        picture = self.told("Training loss by step", "training loss, nats a token", self.arms, late)
+        picture = self.by_step("Training loss by step", "training loss, nats a token", self.arms, late)
         return Figure([picture], f"Means of stretches of a {BINS}th of each run, over the seeds; the band is one standard deviation.")
 
     def row(self, arm: ArmResult, values: list[float], digits: int) -> Row:
-        told = mean_and_deviation(values)
-        return Row(arm.arm.label, values, *told, self.style[arm.arm.name], plus_minus(told, digits))
+        mean, deviation = mean_and_deviation(values)
+        return Row(arm.arm.label, values, mean, deviation, self.style[arm.arm.name], plus_minus((mean, deviation), digits))
 
     def final(self) -> Figure:
         rows = []
@@ -177,8 +177,8 @@ class Figures:
 
         return Figure(
             [
-                self.told("Dropped choices", "choices dropped, % of all", arms, dropped),
-                self.told("Router entropy", "mean entropy, share of ln(experts)", arms, entropy),
+                self.by_step("Dropped choices", "choices dropped, % of all", arms, dropped),
+                self.by_step("Router entropy", "mean entropy, share of ln(experts)", arms, entropy),
             ],
             "Training; means over all MoE blocks and seeds. A router that cannot tell its experts apart has entropy 1; one "
             "that is sure of each token has 0.",

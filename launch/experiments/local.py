@@ -68,7 +68,7 @@ class Local:
         parts = zip(shares(sorted(os.sched_getaffinity(0)), jobs), shares(gpus(), jobs))
         self.slots = [Slot(cores, own_gpus, jobs == 1) for cores, own_gpus in parts]
         self.asked = 0
-        self.begin, self.flops_done = time.monotonic(), 0.0
+        self.begin, self.flops_done, self.flops_waiting = time.monotonic(), 0.0, 0.0
 
     def hear(self, *_):
         """The first signal lets every run save and stop; the second ends them at once."""
@@ -122,10 +122,10 @@ class Local:
     def measure(self, slot: Slot, run: Run, wanted: list[str]):
         """`wanted` of the program's commands, one after another."""
         how = {"eval": ["-n", str(self.ranks)], "analyze": ["--tokens", str(self.plan.analyze), "-n", "1"]}
-        told = run.folder / f"{wanted[0]}.txt"
-        told.unlink(missing_ok=True)
+        output = run.folder / f"{wanted[0]}.txt"
+        output.unlink(missing_ok=True)
         slot.attempt, slot.wanted = None, wanted
-        slot.launch(run, [*slot.head, str(LOCAL), wanted[0], str(run.folder), *how[wanted[0]]], told, self.lock)
+        slot.launch(run, [*slot.head, str(LOCAL), wanted[0], str(run.folder), *how[wanted[0]]], output, self.lock)
 
     def end(self, slot: Slot):
         run, code, attempt = slot.run, slot.process.returncode, slot.attempt
@@ -161,8 +161,8 @@ class Local:
             self.measure(slot, run, further)
 
     def keep_domains(self, run: Run):
-        told = (run.folder / "eval.txt").read_text(errors="backslashreplace")
-        losses = {path: float(loss) for path, loss in re.findall(r"^(\S+): ([0-9.]+) nats a token", told, re.MULTILINE)}
+        said = (run.folder / "eval.txt").read_text(errors="backslashreplace")
+        losses = {path: float(loss) for path, loss in re.findall(r"^(\S+): ([0-9.]+) nats a token", said, re.MULTILINE)}
         if losses.keys() == set(self.plan.held_out):
             domains = {pathlib.Path(path).name: losses[path] for path in self.plan.held_out}
             write_whole(run.folder / "domains.json", json.dumps(domains, indent=1) + "\n")

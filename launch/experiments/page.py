@@ -7,7 +7,7 @@ from experiments.figures import Figure, Figures
 from experiments.inference import mean_and_deviation
 from experiments.results import BAD, Results
 from experiments.sentences import QUANTITY, does_not_say, headline, plus_minus, says
-from experiments.specialisation import told
+from experiments.specialisation import information
 
 STYLE = """
 :root { color-scheme: light; }
@@ -155,7 +155,7 @@ def information_table(results: Results) -> str:
     head = ["arm", "block", "runs", *(f"{kind}, nats" for kind in kinds), "domain: at most", "domain: largest shuffle"]
     rows = []
     for arm in results.arms:
-        by_kind = {kind: list(zip(*(run for run in (told(good.run.folder, kind) for good in arm.good_runs) if run))) for kind in kinds}
+        by_kind = {kind: list(zip(*(run for run in (information(good.run.folder, kind) for good in arm.good_runs) if run))) for kind in kinds}
         for i, block in enumerate(by_kind["domain"]):
             nats = [plus_minus(mean_and_deviation([each.nats for each in by_kind[kind][i]]), 4) for kind in kinds]
             rows.append([arm.arm.label, str(block[0].block), str(len(block)), *nats, f"{max(each.bound for each in block):.4f}",

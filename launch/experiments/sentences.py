@@ -2,7 +2,7 @@
 
 from experiments.inference import SIGNIFICANT, PowerLaw, mean_and_deviation
 from experiments.results import BAD, ArmResult, Comparison, Results
-from experiments.specialisation import told
+from experiments.specialisation import information
 
 QUANTITY = {"flops": "training FLOPs", "active_parameters": "active parameters", "tokens": "training tokens"}
 
@@ -149,7 +149,7 @@ def specialisation_says(results: Results) -> list[str]:
     """Of runs that were analysed: what experts tell about their tokens' domain, beside what chance does."""
     said, margins = [], []
     for arm in results.arms:
-        runs = [run for run in (told(good.run.folder) for good in arm.good_runs) if run]
+        runs = [run for run in (information(good.run.folder) for good in arm.good_runs) if run]
         if not runs:
             continue
         margins += [(each.margin, each, arm) for run in runs for each in run]

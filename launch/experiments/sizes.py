@@ -19,10 +19,11 @@ class Sizes:
     steps: int
 
     @classmethod
-    def of(cls, told: dict) -> "Sizes":
-        """What `switchyard inspect --json` told of a configuration."""
-        parameters = told["parameters"]
-        return cls(parameters["total"], parameters["active"], told["flops_per_token"], told["tokens_per_step"], told["steps"])
+    def of(cls, inspected: dict) -> "Sizes":
+        """What `switchyard inspect --json` says of a configuration."""
+        parameters = inspected["parameters"]
+        per_token, per_step = inspected["flops_per_token"], inspected["tokens_per_step"]
+        return cls(parameters["total"], parameters["active"], per_token, per_step, inspected["steps"])
 
     @property
     def tokens(self) -> int:
@@ -58,8 +59,7 @@ class Program:
         return answer.stdout
 
     def sizes(self, base: pathlib.Path, arm: Arm, extra: dict) -> Sizes:
-        told = json.loads(self.ask_about("inspect", base, arm, extra, "--json"))
-        return Sizes.of(told)
+        return Sizes.of(json.loads(self.ask_about("inspect", base, arm, extra, "--json")))
 
     def configuration(self, base: pathlib.Path, arm: Arm, extra: dict) -> str:
         """The whole configuration of a run: every key, with its value."""

@@ -156,9 +156,8 @@ def family_of(reader: Reader, family: str, node, common: dict[str, str]) -> list
     return arms
 
 
-def read_experiment(path: pathlib.Path, overrides: list[str] = ()) -> Experiment:
-    """The experiment in a file, with `overrides` (section.key=value) in every arm's configuration."""
-    reader = Reader(path)
+def root_of(path: pathlib.Path):
+    """The node of a YAML file."""
     try:
         root = yaml.compose(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -169,20 +168,15 @@ def read_experiment(path: pathlib.Path, overrides: list[str] = ()) -> Experiment
         raise ExperimentError(f"{place}: {getattr(error, 'problem', error)}") from error
     if root is None:
         raise ExperimentError(f"{path}: the experiment is empty")
-    keys = reader.entries(root, "an experiment", KEYS)
-    reader.complaints += [f"{path}: {key}: is missing" for key in REQUIRED if key not in keys]
+    return root
 
-    def given(key, read, default):
-        return read(keys[key], key) if key in keys else default
 
-    common = given("set", reader.values, {})
-    arms = []
-    for family, node in reader.entries(keys["arms"], "arms").items() if "arms" in keys else ():
-        arms += family_of(reader, family, node, common)
+def arms_of(reader: Reader, node, common: dict[str, str], overrides: list[str]) -> list[Arm]:
+    """All arms; `overrides` have the last word in each."""
+    arms = [arm for family, entry in reader.entries(node, "arms").items() for arm in family_of(reader, family, entry, common)]
     names = [arm.name for arm in arms]
     for name in sorted({name for name in names if names.count(name) > 1}):
-        reader.complain(keys["arms"], f"{name}: two arms of that name")
-
+        reader.complain(node, f"{name}: two arms of that name")
     final = {}
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -190,22 +184,45 @@ def read_experiment(path: pathlib.Path, overrides: list[str] = ()) -> Experiment
             reader.complaints.append(f"command line: {override}: wanted section.key=value")
         final[key] = value
     arms = [dataclasses.replace(arm, values=arm.values | final) for arm in arms]
+    for arm in arms:
+        for key in ("run.dir", "run.seed"):
+            if key in arm.values:
+                reader.complaints.append(f"{arm.place}: {key}: the experiment gives every run its own")
+    return arms
 
+
+def seeds_of(reader: Reader, node) -> list[int]:
+    seeds = [reader.number(item, "seeds", 0) for item in reader.items(node, "seeds")]
+    for seed in sorted({seed for seed in seeds if seeds.count(seed) > 1}):
+        reader.complain(node, f"seeds: {seed} is there twice")
+    return seeds
+
+
+def pairs_of(reader: Reader, node, names: list[str]) -> list[tuple[str, str]]:
+    """Pairs of arms to compare."""
+    pairs = []
+    for item in reader.items(node, "compare"):
+        pair = [reader.choice(name, "compare", names) for name in reader.items(item, "compare")]
+        if len(pair) != 2:
+            reader.complain(item, "compare: wanted pairs of arms")
+        pairs.append(tuple(pair))
+    return pairs
+
+
+def read_experiment(path: pathlib.Path, overrides: list[str] = ()) -> Experiment:
+    """The experiment in a file, with `overrides` (section.key=value) in every arm's configuration."""
+    reader, root = Reader(path), root_of(path)
+    keys = reader.entries(root, "an experiment", KEYS)
+    reader.complaints += [f"{path}: {key}: is missing" for key in REQUIRED if key not in keys]
+
+    def given(key, read, default):
+        return read(keys[key], key) if key in keys else default
+
+    common = given("set", reader.values, {})
+    arms = given("arms", lambda node, _: arms_of(reader, node, common, overrides), [])
+    names = [arm.name for arm in arms]
     equal = given("equal", lambda node, key: reader.choice(node, key, QUANTITIES), "")
     adjust = given("adjust", reader.text, "moe.d_ff" if equal == "active_parameters" else "train.steps")
-    multiple = given("multiple", lambda node, key: reader.number(node, key, 1), 1 if adjust == "train.steps" else 32)
-    corpus = {}
-    for key, node in reader.entries(keys["corpus"], "corpus").items() if "corpus" in keys else ():
-        corpus[key] = reader.text(node, key)
-    seeds = [reader.number(node, "seeds", 0) for node in given("seeds", reader.items, [])]
-    for seed in sorted({seed for seed in seeds if seeds.count(seed) > 1}):
-        reader.complain(keys["seeds"], f"seeds: {seed} is there twice")
-    compare = []
-    for node in given("compare", reader.items, []):
-        pair = [reader.choice(item, "compare", names) for item in reader.items(node, "compare")]
-        if len(pair) != 2:
-            reader.complain(node, "compare: wanted pairs of arms")
-        compare.append(tuple(pair))
     base = given("base", reader.text, "")
     if base and not (path.parent / base).is_file():
         reader.complain(keys["base"], f"base: there is no {path.parent / base}")
@@ -215,20 +232,16 @@ def read_experiment(path: pathlib.Path, overrides: list[str] = ()) -> Experiment
         path=path,
         overrides=list(overrides),
         base=path.parent / base,
-        corpus=corpus,
-        seeds=seeds or [1],
+        corpus=given("corpus", lambda node, what: {name: reader.text(to, name) for name, to in reader.entries(node, what).items()}, {}),
+        seeds=given("seeds", lambda node, _: seeds_of(reader, node), []) or [1],
         reference=given("reference", lambda node, key: reader.choice(node, key, names), ""),
         equal=equal,
         adjust=adjust,
-        multiple=multiple,
+        multiple=given("multiple", lambda node, key: reader.number(node, key, 1), 1 if adjust == "train.steps" else 32),
         arms=arms,
-        compare=compare,
+        compare=given("compare", lambda node, _: pairs_of(reader, node, names), []),
         analyze=given("analyze", lambda node, key: reader.number(node, key, 0), 0),
     )
-    for arm in arms:
-        for key in ("run.dir", "run.seed"):
-            if key in arm.values:
-                reader.complaints.append(f"{arm.place}: {key}: the experiment gives every run its own")
     if reader.complaints:
         raise ExperimentError("\n".join(reader.complaints))
     return experiment

@@ -27,7 +27,7 @@ def by_domain(run: pathlib.Path) -> list[tuple[str, list[tuple[str, list[float]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Told:
+class Information:
     """What the choice of an expert tells about its token, nats; and the most that it told where labels were shuffled."""
 
     block: int
@@ -42,11 +42,11 @@ class Told:
         return self.nats - self.shuffled_max
 
 
-def told(run: pathlib.Path, of: str = "domain") -> list[Told]:
+def information(run: pathlib.Path, of: str = "domain") -> list[Information]:
     """By MoE block; `of` is domain, class, token or "domain given token". Without blocks where nothing could be told, as of a
     single domain."""
     return [
-        Told(int(line["block"]), float(line["nats"]), float(line["bound"]), float(line["shuffled_max"]), int(line["shuffles"]))
+        Information(int(line["block"]), float(line["nats"]), float(line["bound"]), float(line["shuffled_max"]), int(line["shuffles"]))
         for line in lines(run / "analysis/information.csv")
         if line["of"] == of and float(line["bound"]) > 0
     ]
