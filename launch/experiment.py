@@ -25,7 +25,7 @@ from experiments.local import Local
 from experiments.plan import Plan, load_plan, make_plan, write_down
 from experiments.run import STOPPED, Run
 from experiments.sizes import Program
-from experiments.slurm import submit
+from experiments.slurm import refuse_if_queued, submit
 from experiments.spec import ExperimentError, read_experiment
 
 LAUNCH = pathlib.Path(__file__).resolve().parent
@@ -122,6 +122,7 @@ def work(given) -> int:
     for corpus, place in experiment.corpus.items():
         prepare(corpus, pathlib.Path(place), program, say)
     with alone(folder) as lock:
+        refuse_if_queued(folder)
         write_down(plan, configurations)
         show(plan)
         if not given.slurm or not waiting:

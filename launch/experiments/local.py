@@ -162,7 +162,8 @@ class Local:
 
     def keep_domains(self, run: Run):
         said = (run.folder / "eval.txt").read_text(errors="backslashreplace")
-        losses = {path: float(loss) for path, loss in re.findall(r"^(\S+): ([0-9.]+) nats a token", said, re.MULTILINE)}
+        lines = re.findall(rf"^(\S+): ([0-9.]+) nats a token,.* \(step {run.steps}\)$", said, re.MULTILINE)
+        losses = {path: float(loss) for path, loss in lines}
         if losses.keys() == set(self.plan.held_out):
             domains = {pathlib.Path(path).name: losses[path] for path in self.plan.held_out}
             write_whole(run.folder / "domains.json", json.dumps(domains, indent=1) + "\n")

@@ -4,12 +4,14 @@
   config.yaml     the same as the program resolved it for its ranks
   metrics.jsonl, checkpoints/                           as every run
   log.txt         what was printed, of every attempt
-  attempts.jsonl  an object an attempt: begin, seconds, exit code, command, host, commit, program
+  attempts.jsonl  an object an attempt on this machine: begin, seconds, exit code, command, host, commit, program
+  submitted.jsonl an object a submission to SLURM: when, job, commit, program; log.txt tells of the attempts
   domains.json    held-out loss by domain, nats a token, from eval.txt
   analysis/       which experts tokens go to, from `switchyard analyze`, which said analyze.txt
 """
 
 import dataclasses
+import datetime
 import json
 import pathlib
 import re
@@ -19,6 +21,9 @@ STOPPED = 75
 # finite, memory, an alarm that stops. All others are interruptions: a signal, a lost rank, a machine that went down.
 FINAL = (1, 2, 3, 4, 5, 6, 8)
 NOT_FINITE, ALARM = 5, 8
+# What slurm.sbatch says when a job begins, and what local.py and slurm.sbatch say alike when one has ended.
+BEGIN = re.compile(r"slurm\.sbatch: (\S+) (job \d+) on (.*), requeued \d+ times")
+END = re.compile(r"(?:#|slurm\.sbatch: (\S+)) ended with exit code (\d+)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +56,24 @@ class Run:
         return {}
 
     def attempts(self) -> list[dict]:
-        return read_lines(self.folder / "attempts.jsonl")
+        """In order of time: those on this machine, and those under SLURM."""
+        recorded = read_lines(self.folder / "attempts.jsonl")
+        return sorted([*recorded, *self.jobs()], key=lambda attempt: datetime.datetime.fromisoformat(attempt["begin"]))
+
+    def jobs(self) -> list[dict]:
+        """Attempts under SLURM, by what slurm.sbatch said of them; each is of the last submission before it."""
+        jobs, submissions = [], read_lines(self.folder / "submitted.jsonl")
+        for line in self.log_lines():
+            if found := BEGIN.match(line):
+                begin, job, host = found.groups()
+                moment = datetime.datetime.fromisoformat(begin)
+                before = [each for each in submissions if datetime.datetime.fromisoformat(each["begin"]) <= moment]
+                by = before[-1] if before else {}
+                jobs.append({"begin": begin, "command": job, "host": host, "commit": by.get("commit", ""), "program": by.get("program", "")})
+            elif (found := END.match(line)) and found[1] and jobs:
+                seconds = datetime.datetime.fromisoformat(found[1]) - datetime.datetime.fromisoformat(jobs[-1]["begin"])
+                jobs[-1] |= {"seconds": seconds.total_seconds(), "code": int(found[2])}
+        return jobs
 
     def log_lines(self) -> list[str]:
         try:
@@ -60,22 +82,31 @@ class Run:
             return []
 
     def exit_code(self) -> int | None:
-        """Of the last attempt, by the log that local.py and slurm.sbatch end alike; none where there was none, or where
-        it was cut off together with whoever watched it."""
+        """Of the last attempt, by the log; none where there was none, where it still goes on, or where it was cut off
+        together with whoever watched it."""
         for line in reversed(self.log_lines()):
-            if end := re.search(r"^(?:#|slurm\.sbatch:) .*ended with exit code (\d+)", line):
-                return int(end[1])
-            if line.startswith("# "):
+            if end := END.match(line):
+                return int(end[2])
+            if line.startswith("# ") or BEGIN.match(line):
                 return None
         return None
 
+    def saved(self) -> bool:
+        """Whether the end is in a checkpoint, as far as one can tell: a run that came to its end saved, even where its
+        checkpoints have been removed since."""
+        try:
+            newest = (self.folder / "checkpoints/latest").read_text().split()[:1]
+        except OSError:
+            newest = []
+        return newest == [f"step-{self.steps:08d}"] or self.exit_code() == 0
+
     def state(self) -> str:
         """waiting, cut, failed or done."""
-        last = self.last_metrics()
-        if last.get("step") == self.steps and "val_loss" in last:
-            return "done"
         if self.exit_code() in FINAL:
             return "failed"
+        last = self.last_metrics()
+        if last.get("step") == self.steps and "val_loss" in last and self.saved():
+            return "done"
         return "cut" if last or self.attempts() or self.log_lines() else "waiting"
 
     def reason(self) -> str:
@@ -99,8 +130,13 @@ class Run:
 
     def record(self, attempt: dict):
         """Adds an attempt, or replaces the last by what is known now that it has ended."""
-        attempts = [each for each in self.attempts() if each["begin"] != attempt["begin"]]
-        write_whole(self.folder / "attempts.jsonl", "".join(json.dumps(each) + "\n" for each in [*attempts, attempt]))
+        path = self.folder / "attempts.jsonl"
+        attempts = [each for each in read_lines(path) if each["begin"] != attempt["begin"]]
+        write_lines(path, [*attempts, attempt])
+
+    def record_submission(self, submission: dict):
+        path = self.folder / "submitted.jsonl"
+        write_lines(path, [*read_lines(path), submission])
 
 
 def read_lines(path: pathlib.Path) -> list[dict]:
@@ -116,6 +152,10 @@ def read_lines(path: pathlib.Path) -> list[dict]:
         except ValueError:
             break
     return objects
+
+
+def write_lines(path: pathlib.Path, objects: list[dict]):
+    write_whole(path, "".join(json.dumps(each) + "\n" for each in objects))
 
 
 def write_whole(path: pathlib.Path, text: str):

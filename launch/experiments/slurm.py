@@ -1,5 +1,6 @@
 """Runs the runs of an experiment as one SLURM array over launch/slurm.sbatch, and a job that writes the report."""
 
+import datetime
 import os
 import pathlib
 import shlex
@@ -31,6 +32,13 @@ def in_queue(folder: pathlib.Path) -> str:
         return ""
 
 
+def refuse_if_queued(folder: pathlib.Path):
+    """Two trainers must not meet in a run's folder. The lock does not tell: tasks of an array hold none."""
+    job = in_queue(folder)
+    if job:
+        raise ExperimentError(f"job {job} of this experiment is still in the queue; scancel it, or wait")
+
+
 def submit(plan: Plan, waiting: list[Run], jobs: int, report: list, dry_run: bool) -> list[str]:
     """The commands that submit the runs, at most `jobs` at a time (0: any number), each array task one of `waiting`, and
     then `report`; carried out unless it is a dry run. SBATCH_* variables set the machine's side: nodes, ranks, time."""
@@ -43,9 +51,6 @@ def submit(plan: Plan, waiting: list[Run], jobs: int, report: list, dry_run: boo
     commands = [shlex.join(map(str, command)) for command in (array, last)]
     if dry_run:
         return commands
-    before = in_queue(plan.folder)
-    if before:
-        raise ExperimentError(f"job {before} of this experiment is still in the queue; scancel it, or wait")
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
         old.unlink()
@@ -53,7 +58,10 @@ def submit(plan: Plan, waiting: list[Run], jobs: int, report: list, dry_run: boo
         os.symlink(os.path.relpath(run.folder / "plan.yaml", folder), folder / f"{task}.yaml")
         (run.folder / "log.txt").touch()
         os.symlink(os.path.relpath(run.folder / "log.txt", folder), folder / f"{task}.log")
+    begin = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     job = ask(*array).partition(";")[0]
     write_whole(folder / "job", job + "\n")
+    for run in waiting:
+        run.record_submission({"begin": begin, "job": job, "commit": plan.commit, "program": plan.version})
     ask(*(str(part).replace("afterany:JOB", f"afterany:{job}") for part in last))
     return commands

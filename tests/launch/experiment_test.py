@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import unittest
 
 sys.dont_write_bytecode = True
@@ -166,6 +167,7 @@ class Experiments(InFolder):
             run = self.run_of(arm, seed)
             last = {**before[-1], "step": run.steps, "val_loss": 3.0}
             (run.folder / "metrics.jsonl").write_text(json.dumps(last) + "\n")
+            (run.folder / "log.txt").write_text("# ended with exit code 0 after 1.0 s\n")
             (run.folder / "domains.json").write_text('{"tokens": 3.0, "other": 3.0}')
         resumed = self.experiment(steps)
         self.assertEqual(resumed.code, 0, resumed)
@@ -289,9 +291,11 @@ class Slurm(InFolder):
         self.assertRegex(report, r"--wrap=.*launch/experiment.py try.yaml --out runs/experiments/try --report-only")
 
         (self.folder / "queued").write_text("41 PENDING\n")
-        refused = self.experiment("--slurm", PATH=self.path)
-        self.assertEqual(refused.code, 2)
-        self.assertIn("job 41 of this experiment is still in the queue", refused.err)
+        for way in (["--slurm"], []):
+            refused = self.experiment(*way, PATH=self.path)
+            self.assertEqual(refused.code, 2, way)
+            self.assertIn("job 41 of this experiment is still in the queue", refused.err)
+        self.assertEqual(set(self.states().values()), {"waiting"})
         (self.folder / "queued").unlink()
 
         self.task(2)
@@ -300,11 +304,19 @@ class Slurm(InFolder):
         self.assertEqual((states.pop(RUNS[2]), states.pop(RUNS[5])), ("done", "failed"))
         self.assertEqual(set(states.values()), {"waiting"})
         self.assertEqual(self.run_of(*RUNS[5]).reason(), "exit code 6: no memory left")
+        for run, code in ((RUNS[2], 0), (RUNS[5], 6)):
+            (attempt,) = self.run_of(*run).attempts()
+            self.assertEqual((attempt["command"], attempt["host"], attempt["code"]), ("job 50", "n1", code))
+            plan = json.loads((self.out / "plan.json").read_text())
+            self.assertEqual((attempt["commit"], attempt["program"]), (plan["commit"], plan["version"]))
+            self.assertLess(attempt["seconds"], 120)
 
         reported = self.experiment("--report-only")
         self.assertEqual(reported.code, 1, reported)
         self.assertEqual(set(self.run_of(*RUNS[2]).domains()), {"tokens", "other"})
-        self.assertIn("1 of 8 came to a good end", (self.out / "report.html").read_text())
+        page = (self.out / "report.html").read_text()
+        self.assertIn("1 of 8 came to a good end", page)
+        self.assertIn("Wall time is of training steps on n1,", page)
 
         self.experiment("--slurm", PATH=self.path)
         self.assertIn("--array=0-5 ", (self.folder / "asked").read_text().splitlines()[2])
@@ -315,6 +327,53 @@ class Slurm(InFolder):
     def test_without_slurm(self):
         told = self.experiment("--slurm", PATH=f"{pathlib.Path(sys.executable).parent}")
         self.assertEqual(told.code, 2, told)
+
+
+class RunFolder(unittest.TestCase):
+    """What a run's folder tells, without the program."""
+
+    def setUp(self):
+        self.one = Run("top1", 1, 100, pathlib.Path(tempfile.mkdtemp()))
+        self.addCleanup(shutil.rmtree, self.one.folder)
+
+    def write(self, name, text):
+        path = self.one.folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+
+    def test_done_is_saved(self):
+        """The last step's loss is written before its checkpoint is."""
+        self.assertEqual(self.one.state(), "waiting")
+        self.write("metrics.jsonl", '{"step": 100, "val_loss": 3.0}\n')
+        self.write("log.txt", "# 2026-11-22T10:00:00+00:00  launch/local.sh plan.yaml\n")
+        self.assertEqual(self.one.state(), "cut")
+        self.write("checkpoints/latest", "step-00000050\n0123\n")
+        self.assertEqual(self.one.state(), "cut")
+        for code, state in ((137, "cut"), (75, "cut"), (3, "failed"), (8, "failed"), (0, "done")):
+            self.write("log.txt", f"# ended with exit code {code} after 10.0 s\n")
+            self.assertEqual(self.one.state(), state, code)
+        self.write("log.txt", "# ended with exit code 137 after 10.0 s\n")
+        self.write("checkpoints/latest", "step-00000100\n0123\n")
+        self.assertEqual(self.one.state(), "done")
+        self.write("metrics.jsonl", '{"step": 99}\n')
+        self.assertEqual(self.one.state(), "cut")
+
+    def test_attempts_under_slurm(self):
+        self.one.record_submission({"begin": "2026-11-22T09:00:00+00:00", "job": "41", "commit": "aaa", "program": "1"})
+        self.one.record_submission({"begin": "2026-11-22T11:00:00+00:00", "job": "42", "commit": "bbb", "program": "2"})
+        self.one.record({"begin": "2026-11-22T11:30:00.500000+01:00", "commit": "ccc", "host": "here", "code": 75})
+        job = "slurm.sbatch: 2026-11-22T{}:00+00:00 job {} on {}, requeued {} times\n"
+        end = "slurm.sbatch: 2026-11-22T{}:00+00:00 ended with exit code {}\n"
+        log = job.format("10:00", 50, "n[1-2]", 0) + "step 1/100\n" + end.format("10:10", 6)
+        self.write("log.txt", log)
+        self.assertEqual((self.one.exit_code(), self.one.state()), (6, "failed"))
+        self.write("log.txt", log + job.format("12:00", 60, "n7", 1))
+        self.assertEqual((self.one.exit_code(), self.one.state()), (None, "cut"), "it goes on again")
+        first, here, last = self.one.attempts()
+        self.assertEqual((first["commit"], first["host"], first["code"], first["seconds"]), ("aaa", "n[1-2]", 6, 600))
+        self.assertEqual(here["commit"], "ccc")
+        self.assertEqual((last["commit"], last["program"], last["command"], last["host"]), ("bbb", "2", "job 60", "n7"))
+        self.assertNotIn("code", last)
 
 
 class Arithmetic(unittest.TestCase):
