@@ -110,7 +110,7 @@ def work(given) -> int:
 
     program = Program(pathlib.Path(os.environ.get("SWITCHYARD", LAUNCH.parent / "build/switchyard")))
     experiment = read_experiment(given.experiment, given.overrides)
-    plan, configurations = make_plan(experiment, program, folder)
+    plan, configurations = make_plan(experiment, program, folder, sys.argv[1:])
     waiting = unfinished(plan, given.retry)
     report = [sys.executable, "-B", LAUNCH / "experiment.py", given.experiment, "--out", folder, "--report-only"]
     if given.dry_run:

@@ -104,23 +104,34 @@ def commit() -> str:
     return head.stdout.strip() + ("-dirty" if changed.stdout else "")
 
 
-def make_plan(experiment: Experiment, program: Program, folder: pathlib.Path) -> tuple[Plan, dict[Run, str]]:
-    """The plan, and the whole configuration of each of its runs."""
+def held_out_of(experiment: Experiment, configuration: dict) -> list[str]:
+    """Prefixes of the token files that loss is measured on. Each is a domain, named after its file."""
+    paths = [source["path"] for source in configuration["data"]["valid"]]
+    if not paths:
+        raise ExperimentError(f"{experiment.base}: data.valid is empty: an experiment compares held-out losses")
+    names = [pathlib.Path(path).name for path in paths]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        same = ", ".join(path for path in paths if pathlib.Path(path).name == name)
+        raise ExperimentError(f"{experiment.base}: data.valid: domains are named after their files, and {name} is there twice: {same}")
+    return paths
+
+
+def make_plan(experiment: Experiment, program: Program, folder: pathlib.Path, command: list[str]) -> tuple[Plan, dict[Run, str]]:
+    """The plan, and the whole configuration of each of its runs. `command` is the one that all this was asked by."""
     equalised = equalise(experiment, lambda arm, extra: program.sizes(experiment.base, arm, extra))
     arms = [
         PlannedArm(e.arm.name, e.arm.label, e.arm.family, e.arm.axes, e.arm.values, e.adjusted, e.ratio, e.sizes)
         for e in equalised
     ]
-    first = yaml.safe_load(program.configuration(experiment.base, experiment.arms[0], {}))
-    if not first["data"]["valid"]:
-        raise ExperimentError(f"{experiment.base}: data.valid is empty: an experiment compares held-out losses")
+    resolved = {e.arm.name: yaml.safe_load(program.configuration(experiment.base, e.arm, e.adjusted)) for e in equalised}
+    first = resolved[experiment.reference]
     plan = Plan(
         folder=folder,
         name=experiment.name,
         title=experiment.title,
         commit=commit(),
         version=program.version,
-        command=shlex.join(["launch/experiment.py", str(experiment.path), *experiment.overrides]),
+        command=shlex.join(["launch/experiment.py", *command]),
         file=str(experiment.path),
         base=str(experiment.base),
         equal=experiment.equal,
@@ -128,7 +139,7 @@ def make_plan(experiment: Experiment, program: Program, folder: pathlib.Path) ->
         multiple=experiment.multiple,
         reference=experiment.reference,
         vocab_size=first["model"]["vocab_size"],
-        held_out=[source["path"] for source in first["data"]["valid"]],
+        held_out=held_out_of(experiment, first),
         seeds=experiment.seeds,
         compare=experiment.compare,
         arms=arms,
@@ -136,9 +147,9 @@ def make_plan(experiment: Experiment, program: Program, folder: pathlib.Path) ->
     )
     configurations = {}
     for run in plan.runs():
-        arm = experiment.arm(run.arm)
-        own = plan.arm(run.arm).adjusted | {"run.seed": str(run.seed), "run.dir": str(run.folder)}
-        configurations[run] = program.configuration(experiment.base, arm, own)
+        configuration = resolved[run.arm]
+        own = configuration | {"run": configuration["run"] | {"seed": run.seed, "dir": str(run.folder)}}
+        configurations[run] = yaml.safe_dump(own, sort_keys=False, width=1000)
     return plan, configurations
 
 

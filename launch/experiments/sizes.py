@@ -1,5 +1,6 @@
 """What is held equal among the arms of an experiment, worked out by `switchyard inspect`."""
 
+import concurrent.futures
 import dataclasses
 import json
 import pathlib
@@ -87,11 +88,10 @@ def equalise(experiment: Experiment, sizes_of) -> list[Equalised]:
     reference = experiment.arm(experiment.reference)
     wanted_sizes = sizes_of(reference, {})
     wanted = quantity(wanted_sizes)
-    equalised = []
-    for arm in experiment.arms:
+
+    def made_equal(arm: Arm) -> Equalised:
         if arm == reference:
-            equalised.append(Equalised(arm, {}, wanted_sizes, 1.0))
-            continue
+            return Equalised(arm, {}, wanted_sizes, 1.0)
         probes = [1024 * multiple, 2048 * multiple]
         at = [quantity(sizes_of(arm, {key: str(value)})) for value in probes]
         slope = (at[1] - at[0]) / (probes[1] - probes[0])
@@ -106,5 +106,7 @@ def equalise(experiment: Experiment, sizes_of) -> list[Equalised]:
             )
         adjusted = {key: str(value)}
         sizes = sizes_of(arm, adjusted)
-        equalised.append(Equalised(arm, adjusted, sizes, quantity(sizes) / wanted))
-    return equalised
+        return Equalised(arm, adjusted, sizes, quantity(sizes) / wanted)
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        return list(pool.map(made_equal, experiment.arms))
