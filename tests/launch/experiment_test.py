@@ -11,17 +11,20 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "app"))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "launch"))
 
+import yaml
 from switchyard_run import PROGRAM, ROOT, Result, Scenario, environment, main
 
 from experiments.local import shares
+from experiments.plan import make_plan
 from experiments.run import Run
-from experiments.sizes import Sizes, equalise
+from experiments.sizes import Program, Sizes, equalise
 from experiments.spec import Arm, Experiment, ExperimentError, read_experiment
 
 EXPERIMENT = """\
@@ -43,6 +46,9 @@ analyze: 100
 """
 ARMS = ["dense", "top1-2", "top1-4", "top2"]
 RUNS = [(arm, seed) for seed in (1, 2) for arm in ARMS]
+# Two arms whose runs are trained and nothing else, and one arm on one seed.
+TWO = re.sub(r"\n  top2:.*|\n(compare|analyze):.*|, data.valid: .*(?=})", "", EXPERIMENT).replace("[2, 4]", "[2]")
+ONE = re.sub(r"\n  top1:(\n    .*)*", "", TWO).replace("[1, 2]", "[1]")
 
 # The program, but for one arm on one seed, whose training fails.
 FAILING = """\
@@ -112,6 +118,8 @@ class Experiments(InFolder):
             self.assertIn(f"seed: {seed}\n", (run.folder / "config.yaml").read_text())
             plan = (run.folder / "plan.yaml").read_text()
             self.assertIn(f"steps: {run.steps}\n", plan)
+            resolved = self.run_here("config", run.folder / "plan.yaml").out
+            self.assertEqual(yaml.safe_load(plan), yaml.safe_load(resolved), "whole, and as the program understands it")
         first = {run: self.run_of(*run).metrics() for run in RUNS}
         self.assertNotEqual(first["dense", 1], first["dense", 2])
 
@@ -138,21 +146,24 @@ class Experiments(InFolder):
 
     def test_the_experiments_that_come_with_the_program(self):
         """Their keys are the configuration's, and their arms equal to half a step, or 1 %."""
+        program = Program(PROGRAM)
         for path in sorted((ROOT / "configs/experiments").glob("*.yaml")):
-            command = [sys.executable, "-B", ROOT / "launch/experiment.py", path, "--dry-run"]
-            done = subprocess.run(command, cwd=self.folder, env=environment(), text=True, capture_output=True)
-            self.assertEqual((done.returncode, done.stderr), (0, ""), path)
-            arms = [line.split() for line in done.stdout.splitlines() if line.endswith(" of 2") or line.endswith(" of 3")]
+            experiment = read_experiment(path)
+            arms = equalise(experiment, lambda arm, extra: program.sizes(experiment.base, arm, extra))
             self.assertGreater(len(arms), 3)
-            self.assertTrue(all(abs(float(arm[-4]) - 1) < 0.01 for arm in arms), done.stdout)
+            for arm in arms:
+                self.assertLess(abs(arm.ratio - 1), 0.01, (path, arm))
 
     def test_stopped_and_resumed(self):
-        steps = "train.steps=1000"
-        with subprocess.Popen(self.command(steps), cwd=self.folder, env=environment(), text=True,
+        self.write(TWO.replace("[1, 2]", "[1]"))
+        self.runs = RUNS[:2]
+        steps = ["train.steps=1000", "train.eval_every=1000", "checkpoint.every=1000"]
+        with subprocess.Popen(self.command(*steps), cwd=self.folder, env=environment(), text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE) as job:  # fmt: skip
             metrics = self.out / "dense/seed-1/metrics.jsonl"
             while not metrics.exists() or metrics.read_bytes().count(b"\n") < 3:
                 self.assertIsNone(job.poll(), "ended before it was stopped")
+                time.sleep(0.02)
             job.send_signal(signal.SIGTERM)
             out, err = job.communicate(timeout=120)
         self.assertEqual(job.returncode, 75, (out, err))
@@ -162,14 +173,11 @@ class Experiments(InFolder):
         self.assertLess(len(before), 1000)
         self.assertEqual(self.states()["top1-2", 1], "waiting")
 
-        # Here only this run goes on: the others are there already, so to say.
-        for arm, seed in RUNS[1:]:
-            run = self.run_of(arm, seed)
-            last = {**before[-1], "step": run.steps, "val_loss": 3.0}
-            (run.folder / "metrics.jsonl").write_text(json.dumps(last) + "\n")
-            (run.folder / "log.txt").write_text("# ended with exit code 0 after 1.0 s\n")
-            (run.folder / "domains.json").write_text('{"tokens": 3.0, "other": 3.0}')
-        resumed = self.experiment(steps)
+        # Here only this run goes on: the other is there already, so to say.
+        other = self.run_of("top1-2", 1)
+        (other.folder / "metrics.jsonl").write_text(json.dumps({**before[-1], "step": other.steps, "val_loss": 3.0}) + "\n")
+        (other.folder / "log.txt").write_text("# ended with exit code 0 after 1.0 s\n")
+        resumed = self.experiment(*steps)
         self.assertEqual(resumed.code, 0, resumed)
         self.assertIn(f"dense, seed 1: goes on after step {len(before)} of 1000", resumed.out)
         self.assertEqual([m["step"] for m in stopped.metrics()], list(range(1, 1001)))
@@ -177,6 +185,7 @@ class Experiments(InFolder):
         self.assertEqual([attempt["code"] for attempt in stopped.attempts()], [75, 0])
 
     def test_one_at_a_time(self):
+        self.write(ONE)
         self.out.mkdir(parents=True)
         with open(self.out / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -185,7 +194,7 @@ class Experiments(InFolder):
         self.assertIn("is at work in runs/experiments/try", second.err)
 
     def test_a_run_that_fails_is_named_and_kept(self):
-        self.write(re.sub(r"\n  top2:.*|\ncompare:.*|, data.valid: .*(?=})", "", EXPERIMENT).replace("[2, 4]", "[2]"))
+        self.write(TWO)
         self.runs = [(arm, seed) for arm, seed in RUNS if arm in ("dense", "top1-2")]
         broken = self.program("echo 'error: step 4: the loss is not finite' >&2; exit 5")
         failed = self.experiment("--jobs", "2", SWITCHYARD=broken)
@@ -207,6 +216,7 @@ class Experiments(InFolder):
         self.assertEqual([attempt["code"] for attempt in self.run_of("top1-2", 2).attempts()], [5, 137, 0])
 
     def test_mistakes_are_told_with_their_place_and_the_nearest_key(self):
+        program = Program(PROGRAM)
         for old, new, *words in (
             ("equal: flops", "eqaul: flops", "try.yaml:6:1: eqaul: unknown key; did you mean equal?", "equal: is missing"),
             ("equal: flops", "equal: flop", "try.yaml:6:8: equal: flop: did you mean flops?"),
@@ -223,32 +233,25 @@ class Experiments(InFolder):
             ("equal: flops", "equal: flops\nequal: tokens", "equal: the key is there twice"),
             ("equal: flops", "equal: active_parameters\nadjust: train.steps", "train.steps does not change its active_parameters"),
             ("{path: tokens}, {path: other}", "", "data.valid is empty"),
+            ("{path: other}", "{path: more/tokens}", "domains are named after their files, and tokens is there twice: tokens, more/tokens"),
         ):
             self.write(EXPERIMENT.replace(old, new))
-            told = self.experiment("--dry-run")
-            self.assertEqual(told.code, 2, (new, told))
-            for line in told.err.splitlines():
-                self.assertTrue(line.startswith("error: "), told.err)
+            with self.assertRaises(ExperimentError, msg=new) as told:
+                make_plan(read_experiment(self.folder / "try.yaml"), program, self.out, [])
             for word in words:
-                self.assertIn(word, told.err)
+                self.assertIn(word, str(told.exception))
+        self.write(EXPERIMENT.replace("equal: flops", "eqaul: flops"))
+        told = self.experiment("--dry-run")
+        self.assertEqual(told.code, 2, told)
+        self.assertEqual([line.startswith("error: ") for line in told.err.splitlines()], [True, True], told)
         self.assertFalse((self.folder / "runs").exists())
 
     def test_equal_active_parameters(self):
         """Each choice of top-2 is as wide as leaves the sum the dense model's."""
         self.write(EXPERIMENT.replace("equal: flops", "equal: active_parameters\nmultiple: 2"))
-        dry = self.experiment("--jobs", "2", "train.steps=8", "--dry-run")
-        self.assertEqual(dry.code, 0, dry)
-        experiment = read_experiment(self.folder / "try.yaml", ["model.d_ff=64"])
-        inspected = []
-
-        def sizes_of(arm, extra):
-            values = [f"{key}={value}" for key, value in (arm.values | extra).items()]
-            told = self.run_here("inspect", "tiny.yaml", *values, "--json")
-            self.assertEqual(told.code, 0, told)
-            inspected.append(json.loads(told.out))
-            return Sizes.of(inspected[-1])
-
-        by_name = {e.arm.name: e for e in equalise(experiment, sizes_of)}
+        experiment, program = read_experiment(self.folder / "try.yaml", ["model.d_ff=64"]), Program(PROGRAM)
+        equalised = equalise(experiment, lambda arm, extra: program.sizes(experiment.base, arm, extra))
+        by_name = {e.arm.name: e for e in equalised}
         # The block's 3 x 16 x 64 weights, less the router's 16 x experts, over 3 x 16 a column, and choices.
         self.assertEqual(by_name["top1-4"].adjusted, {"moe.d_ff": str(2 * round((64 - 4 / 3) / 2))})
         self.assertEqual(by_name["top2"].adjusted, {"moe.d_ff": str(2 * round((64 - 4 / 3) / 2 / 2))})
@@ -325,6 +328,7 @@ class Slurm(InFolder):
             self.assertEqual(plan, (self.out / run[0] / f"seed-{run[1]}" / "plan.yaml").resolve())
 
     def test_without_slurm(self):
+        self.write(ONE)
         told = self.experiment("--slurm", PATH=f"{pathlib.Path(sys.executable).parent}")
         self.assertEqual(told.code, 2, told)
 
