@@ -96,7 +96,7 @@ void add_replay(CLI::App& app, Action& action) {
   const auto options = std::make_shared<Options>();
   command->add_option("decisions", options->path, "a directory that `record` made")->required();
   command->add_option("--policy", options->policies,
-                      "changes of the `router` section, 'top_k=1 capacity_factor=1.5'; once for each row");
+                      "changes of the `router` section, 'top_k=1 renormalise=false'; once for each row");
   command->add_flag("--json", options->json, "for programs: every reading of every block");
   command->callback([options, &action] {
     action = [options] { return on_ranks([&](ProcessGroup& world) { return replay(*options, world); }); };
