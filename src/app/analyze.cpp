@@ -40,7 +40,7 @@ int analyze(const Options& options, ProcessGroup& world) {
   std::vector<DomainSource> sources;
   for (const std::string& argument : options.data) sources.push_back(source_of(argument));
   if (sources.empty())
-    for (const DataSource& source : r.config.data.valid) sources.push_back(source_of(source.path));
+    for (const DataSource& source : r.config.data.valid) sources.push_back({file_name(source.path), source.path});
 
   const RoutedText text = route_text(r, sources, options.tokens);
   const Specialisation s = specialisation_of(text, *make_tokenizer(r.state.tokenizer), options.measures);

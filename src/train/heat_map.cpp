@@ -9,7 +9,8 @@
 namespace switchyard {
 namespace {
 
-constexpr double kCell = 22, kLeft = 150, kWidth = 760, kKey = 246;
+constexpr double kCell = 22, kWidth = 760, kKey = 246;
+constexpr double kCharacter = 6.4;  // a sans-serif letter of 12 px is about so wide
 constexpr const char *kInk = "#1b1f24", *kMuted = "#57606a";
 
 // White at nothing, then one blue that darkens evenly: order survives grey printing and any colour vision.
@@ -45,16 +46,16 @@ std::string cell(double x, double y, double width, double value) {
 }
 
 // What the colours mean.
-std::string key(double y, const std::string& unit) {
+std::string key(double x, double y, const std::string& unit) {
   std::string svg;
   for (int i = 0; i < 41; ++i)
     svg +=
-        fmt::format(R"(<rect x="{}" y="{}" width="6.3" height="10" fill="{}"/>)", kLeft + 6 * i, y, colour(i / 20.0));
-  svg += fmt::format(R"(<rect x="{}" y="{}" width="{}" height="10" fill="none" stroke="{}" stroke-width="0.6"/>)",
-                     kLeft, y, kKey, kMuted);
+        fmt::format(R"(<rect x="{:.1f}" y="{}" width="6.3" height="10" fill="{}"/>)", x + 6 * i, y, colour(i / 20.0));
+  svg += fmt::format(R"(<rect x="{:.1f}" y="{}" width="{}" height="10" fill="none" stroke="{}" stroke-width="0.6"/>)",
+                     x, y, kKey, kMuted);
   for (int mark = 0; mark <= 2; ++mark)
-    svg += label(kLeft + 120 * mark + 3, y + 24, "middle", 11, kMuted, mark < 2 ? std::to_string(mark) : "2 and more");
-  return svg + label(kLeft + 300, y + 10, "start", 11, kMuted, unit);
+    svg += label(x + 120 * mark + 3, y + 24, "middle", 11, kMuted, mark < 2 ? std::to_string(mark) : "2 and more");
+  return svg + label(x + 300, y + 10, "start", 11, kMuted, unit);
 }
 
 }  // namespace
@@ -77,24 +78,27 @@ std::string escaped(const std::string& text) {
 }
 
 std::string to_svg(const HeatMap& map) {
-  const auto columns = static_cast<double>(map.columns.size());
-  const double width = std::min(44.0, (kWidth - kLeft - 12) / columns), top = 58;
+  std::size_t longest = map.rows_are.size();
+  for (const HeatMap::Row& row : map.rows) longest = std::max(longest, row.name.size());
+  const double left = 24 + kCharacter * static_cast<double>(longest), top = 58;  // of the cells
+  const double width = std::max(kWidth, left + 320 + kCharacter * static_cast<double>(map.unit.size()));
+  const double wide = std::min(44.0, (width - left - 12) / static_cast<double>(map.columns.size()));  // a cell is
   std::string body = label(8, 18, "start", 13.5, kInk, map.title, "600");
-  body += label(kLeft - 8, top - 8, "end", 11, kMuted, map.rows_are);
-  body += label(kLeft, 38, "start", 11, kMuted, map.columns_are);
-  const std::size_t every = width >= 18 ? 1 : 4;  // names of columns that have room
+  body += label(left - 8, top - 8, "end", 11, kMuted, map.rows_are);
+  body += label(left, 38, "start", 11, kMuted, map.columns_are);
+  const std::size_t every = wide >= 18 ? 1 : 4;  // names of columns that have room
   for (std::size_t c = 0; c < map.columns.size(); c += every)
-    body += label(kLeft + width * (double(c) + 0.5), top - 8, "middle", 10, kMuted, map.columns[c]);
+    body += label(left + wide * (double(c) + 0.5), top - 8, "middle", 10, kMuted, map.columns[c]);
   double y = top;
   for (const auto& [name, values] : map.rows) {
-    body += label(kLeft - 8, y + kCell / 2 + 4, "end", 11, kInk, name);
-    for (std::size_t c = 0; c < values.size(); ++c) body += cell(kLeft + width * double(c), y, width, values[c]);
+    body += label(left - 8, y + kCell / 2 + 4, "end", 11, kInk, name);
+    for (std::size_t c = 0; c < values.size(); ++c) body += cell(left + wide * double(c), y, wide, values[c]);
     y += kCell;
   }
-  body += key(y + 12, map.unit);
+  body += key(left, y + 12, map.unit);
   return fmt::format(
-      R"(<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {} {}" role="img" aria-label="{}" style="max-width:{}px">{}</svg>)",
-      kWidth, y + 46, escaped(map.title), kWidth, body);
+      R"(<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {:.0f} {:.0f}" role="img" aria-label="{}" style="max-width:{:.0f}px">{}</svg>)",
+      width, y + 46, escaped(map.title), width, body);
 }
 
 }  // namespace switchyard
