@@ -7,7 +7,7 @@
 namespace switchyard {
 namespace {
 
-// Where a label that is told from its right end begins to be cut off: its x.
+// The x where a label ends whose end was placed.
 double end_of(const std::string& svg, const std::string& name) {
   std::smatch found;
   const std::regex pattern("<text x=\"([0-9.]+)\"[^>]*text-anchor=\"end\"[^>]*>" + name);
