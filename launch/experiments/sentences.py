@@ -57,8 +57,7 @@ def sped_up(arm: ArmResult, reference: ArmResult) -> str:
         runs = f"{part}; over the {part} that reached it"
     return (
         f"{arm.arm.label} reaches {name} in {runs}, after {took['step']} steps and {took['seconds']} s: {reference.arm.label}'s whole "
-        f"run takes {ratio['step']} times those steps, {ratio['flops']} times those FLOPs and {ratio['seconds']} times that time "
-        f"(above 1: {arm.arm.label} takes less; below 1: more)."
+        f"run takes {ratio['step']} times those steps, {ratio['flops']} times those FLOPs and {ratio['seconds']} times that time."
     )
 
 
@@ -154,7 +153,7 @@ def specialisation_says(results: Results) -> list[str]:
             continue
         margins += [(each.margin, each, arm) for run in runs for each in run]
         blocks = [
-            f"{plus_minus(mean_and_deviation([each.nats for each in block]), 3)} nats in block {block[0].block}" for block in zip(*runs)
+            f"{plus_minus(mean_and_deviation([each.nats for each in block]), 4)} nats in block {block[0].block}" for block in zip(*runs)
         ]
         every = [each for run in runs for each in run]
         said.append(
