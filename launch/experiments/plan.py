@@ -176,4 +176,14 @@ def write_down(plan: Plan, configurations: dict[Run, str]):
         raise ExperimentError("\n".join([*complaints, "Remove what is to be run again, or choose another --out"]))
     for run, text in configurations.items():
         write_whole(run.folder / "plan.yaml", text)
-    plan.save()
+    dataclasses.replace(plan, command=begun_by(plan)).save()
+
+
+def begun_by(plan: Plan) -> str:
+    """The command that began the experiment, which one that goes on with it does not replace."""
+    try:
+        before = load_plan(plan.folder)
+    except ExperimentError:
+        return plan.command
+    now = dataclasses.replace(before, command=plan.command, commit=plan.commit, version=plan.version)
+    return before.command if now == plan else plan.command

@@ -102,6 +102,7 @@ class Experiments(InFolder):
         self.assertEqual(set(self.states().values()), {"done"})
         page = (self.out / "report.html").read_text()
         self.assertIn("8 of 8 came to a good end", page)
+        self.assertIn("launch/experiment.py try.yaml --jobs 2", page)
         self.assertIn("shuffles in every block of every run that was analysed", page)
         self.assertIn("Experts by domain: top-1 of 4", page)
         self.assertEqual((self.out / "report.csv").read_text().count("\n"), 9)
@@ -227,7 +228,7 @@ class Experiments(InFolder):
             ("label: top-1 of {moe.experts}", "label: top-1 of {experts}", "{experts} is no key that the arm sets"),
             ("seeds: [1, 2]", "seeds: [1, 1]", "1 is there twice"),
             ("seeds: [1, 2]", "seeds: [1, -2]", "a whole number"),
-            ("base: tiny.yaml", "base: tinny.yaml", "there is no tinny.yaml"),
+            ("base: tiny.yaml", "base: tinny.yaml", "try.yaml:2:7: base: there is no", "tinny.yaml"),
             ("router.top_k: 2", "run.seed: 2", "run.seed: the experiment gives every run its own"),
             ("seeds: [1, 2]", "seeds: [1, 2", "try.yaml:5:"),
             ("equal: flops", "equal: flops\nequal: tokens", "equal: the key is there twice"),
