@@ -2,6 +2,7 @@
 uncertainty. Textbook definitions, standard library only."""
 
 import dataclasses
+import functools
 import math
 from statistics import fmean, stdev, variance
 
@@ -35,6 +36,7 @@ def t_two_sided(t: float, df: float) -> float:
     return incomplete_beta(df / (df + t * t), df / 2, 0.5)
 
 
+@functools.cache
 def t_quantile(df: float, level: float = 0.95) -> float:
     """The t that |T| exceeds with probability 1 - level."""
     low, high = 0.0, 1.0
