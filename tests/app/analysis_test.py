@@ -41,7 +41,9 @@ class Analyze(Scenario):
         self.assertDone(self.run_here("tokenize", "digits.txt", "--out", "digits"))
 
     def test_a_run(self):
-        self.finished("data.valid=[{path: tokens}, {path: digits}]")
+        for suffix in ("bin", "idx", "json"):
+            shutil.copy(self.folder / f"digits.{suffix}", self.folder / f"n=digits.{suffix}")
+        self.finished("data.valid=[{path: tokens}, {path: n=digits}]")
         done = self.run_here("analyze", "run", "--tokens", "600")
         self.assertDone(done)
         self.assertRegex(done.out, r"block 1: an expert tells 0\.\d+ nats about the domain of its token, of at most 0\.69")
@@ -52,7 +54,7 @@ class Analyze(Scenario):
         for row in rows(folder / "domains.csv"):
             self.assertEqual(list(row), ["block", "domain", "expert", "share"])
             shares.setdefault((row["block"], row["domain"]), []).append(float(row["share"]))
-        self.assertEqual(set(shares), {("1", "tokens"), ("1", "digits")})
+        self.assertEqual(set(shares), {("1", "tokens"), ("1", "n=digits")})
         for of_experts in shares.values():
             self.assertEqual(len(of_experts), 4)
             self.assertAlmostEqual(sum(of_experts), 1, 4)

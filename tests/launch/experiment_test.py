@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 import unittest
 
 sys.dont_write_bytecode = True
@@ -21,7 +22,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "launch"))
 import yaml
 from switchyard_run import PROGRAM, ROOT, Result, Scenario, environment, main
 
-from experiments.local import shares
+from experiments.local import Local, shares
 from experiments.plan import make_plan
 from experiments.run import Run
 from experiments.sizes import Program, Sizes, equalise
@@ -362,6 +363,16 @@ class RunFolder(unittest.TestCase):
         self.assertEqual(self.one.state(), "done")
         self.write("metrics.jsonl", '{"step": 99}\n')
         self.assertEqual(self.one.state(), "cut")
+
+    def test_losses_by_domain_are_of_the_last_step(self):
+        local = types.SimpleNamespace(plan=types.SimpleNamespace(held_out=["data/a", "data/b"]))
+        line = "data/{}: {} nats a token, perplexity 4.482, 100 tokens (step {})\n"
+        self.write("eval.txt", line.format("a", "1.5000", 100) + line.format("b", "1.2500", 50))
+        Local.keep_domains(local, self.one)
+        self.assertEqual(self.one.domains(), {}, "b is of an older checkpoint")
+        self.write("eval.txt", line.format("a", "1.5000", 100) + line.format("b", "1.2500", 100))
+        Local.keep_domains(local, self.one)
+        self.assertEqual(self.one.domains(), {"a": 1.5, "b": 1.25})
 
     def test_attempts_under_slurm(self):
         self.one.record_submission({"begin": "2026-11-22T09:00:00+00:00", "job": "41", "commit": "aaa", "program": "1"})

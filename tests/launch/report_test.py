@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """launch/report.py, on runs written here: the statistics, and the page. Run it as it is."""
 
+import contextlib
 import csv
 import html.parser
+import io
 import json
 import math
 import pathlib
@@ -13,11 +15,13 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import unittest.mock
 
 sys.dont_write_bytecode = True
 LAUNCH = pathlib.Path(__file__).resolve().parents[2] / "launch"
 sys.path.insert(0, str(LAUNCH))
 
+import report
 from experiments import chart, heat
 from experiments.curves import Point, reach
 from experiments.inference import f_upper, holm, incomplete_beta, power_law, t_quantile, t_two_sided, welch
@@ -247,8 +251,8 @@ class Report(unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.folder)
 
     def report(self):
-        done = subprocess.run([sys.executable, "-B", LAUNCH / "report.py", self.folder], text=True, capture_output=True)
-        self.assertEqual(done.returncode, 0, done)
+        with unittest.mock.patch("sys.argv", ["report.py", str(self.folder)]), contextlib.redirect_stdout(io.StringIO()):
+            self.assertEqual(report.main(), 0)
         text = (self.folder / "report.html").read_text()
         self.assertNotIn("nan", text.split("</style>")[1].replace("<nan>", "").replace("&lt;nan&gt;", "").lower())
         return Page(text)
