@@ -19,8 +19,8 @@ import re
 STOPPED = 75
 # These exit codes come again whatever one does: a fault of the program, usage, data, a checkpoint, a loss that is not
 # finite, memory, an alarm that stops. All others are interruptions: a signal, a lost rank, a machine that went down.
-FINAL = (1, 2, 3, 4, 5, 6, 8)
-NOT_FINITE, ALARM = 5, 8
+FINAL = (1, 2, 3, 4, 5, 6, 76)
+NOT_FINITE, ALARM = 5, 76
 # What slurm.sbatch says when a job begins, and what local.py and slurm.sbatch say alike when one has ended.
 BEGIN = re.compile(r"slurm\.sbatch: (\S+) (job \d+) on (.*), requeued \d+ times")
 END = re.compile(r"(?:#|slurm\.sbatch: (\S+)) ended with exit code (\d+)")

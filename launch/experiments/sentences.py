@@ -132,7 +132,7 @@ def alarms_say(results: Results) -> list[str]:
     raised = [run.run.title for run in routed if any(alarm.action == "raise_balance" for alarm in run.alarms.fired)]
     if raised:
         said.append(
-            f"An alarm raised the balance loss's coefficient (raise_balance) in {'; '.join(raised)}: from there on such a run "
+            f"An alarm raised the coefficients of its router's losses (raise_balance) in {'; '.join(raised)}: from there on such a run "
             "trained on another loss than its arm's other runs."
         )
     mute = [run.run.title for run in routed if not run.alarms.can_fire]

@@ -159,7 +159,7 @@ class Experiments(InFolder):
     def test_stopped_and_resumed(self):
         self.write(TWO.replace("[1, 2]", "[1]"))
         self.runs = RUNS[:2]
-        steps = ["train.steps=1000", "train.eval_every=1000", "checkpoint.every=1000"]
+        steps = ["train.steps=500", "train.eval_every=500", "checkpoint.every=500"]
         with subprocess.Popen(self.command(*steps), cwd=self.folder, env=environment(), text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE) as job:  # fmt: skip
             metrics = self.out / "dense/seed-1/metrics.jsonl"
@@ -172,7 +172,7 @@ class Experiments(InFolder):
         stopped = self.run_of("dense", 1)
         self.assertEqual((stopped.state(), stopped.exit_code()), ("cut", 75))
         before = stopped.metrics()
-        self.assertLess(len(before), 1000)
+        self.assertLess(len(before), 500)
         self.assertEqual(self.states()["top1-2", 1], "waiting")
 
         # Here only this run goes on: the other is there already, so to say.
@@ -181,8 +181,8 @@ class Experiments(InFolder):
         (other.folder / "log.txt").write_text("# ended with exit code 0 after 1.0 s\n")
         resumed = self.experiment(*steps)
         self.assertEqual(resumed.code, 0, resumed)
-        self.assertIn(f"dense, seed 1: goes on after step {len(before)} of 1000", resumed.out)
-        self.assertEqual([m["step"] for m in stopped.metrics()], list(range(1, 1001)))
+        self.assertIn(f"dense, seed 1: goes on after step {len(before)} of 500", resumed.out)
+        self.assertEqual([m["step"] for m in stopped.metrics()], list(range(1, 501)))
         self.assertEqual(stopped.metrics()[: len(before)], before)
         self.assertEqual([attempt["code"] for attempt in stopped.attempts()], [75, 0])
 
@@ -355,7 +355,7 @@ class RunFolder(unittest.TestCase):
         self.assertEqual(self.one.state(), "cut")
         self.write("checkpoints/latest", "step-00000050\n0123\n")
         self.assertEqual(self.one.state(), "cut")
-        for code, state in ((137, "cut"), (75, "cut"), (3, "failed"), (8, "failed"), (0, "done")):
+        for code, state in ((137, "cut"), (75, "cut"), (3, "failed"), (76, "failed"), (0, "done")):
             self.write("log.txt", f"# ended with exit code {code} after 10.0 s\n")
             self.assertEqual(self.one.state(), state, code)
         self.write("log.txt", "# ended with exit code 137 after 10.0 s\n")

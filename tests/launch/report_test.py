@@ -65,7 +65,7 @@ def write_run(folder, name, experts, steps, final, last=None, code=0, every=5, s
                "commit": "0123456789ab", "program": "0.1.0"}  # fmt: skip
     (folder / "attempts.jsonl").write_text(json.dumps(attempt) + "\n")
     (folder / "plan.yaml").write_text(f"health: {{every: {read_every}, alarms: [{{watch: load_max, readings: 5}}, {{watch: evenness, readings: 3}}]}}\n")
-    errors = {0: "", 5: "error: step 30: the loss is not finite: <nan>\n", 8: "error: an alarm stopped the run at step 30\n"}
+    errors = {0: "", 5: "error: step 30: the loss is not finite: <nan>\n", 76: "error: an alarm stopped the run at step 30\n"}
     error = errors.get(code, "error: no memory left\n")
     (folder / "log.txt").write_text(f"# {begin}  launch/local.sh plan.yaml\n{error}# ended with exit code {code} after 10.0 s\n")
     if not last:
@@ -373,14 +373,14 @@ class Report(unittest.TestCase):
         self.assertIn(f"No alarm fired in {routed[0]} readings of {routed[1]} runs.", self.report().text())
         drops = [(step, 1, "drop_fraction", "above 0.6", "log") for step in (50, 80)]
         replace_run(self.folder, "top1-32", 2, alarms=[*drops, (80, 3, "evenness", "below 0.25", "raise_balance")])
-        replace_run(self.folder, "top1-16", 1, last=30, code=8, alarms=[(30, 3, "load_max", "above 4.0 or below 0.5", "stop")])
+        replace_run(self.folder, "top1-16", 1, last=30, code=76, alarms=[(30, 3, "load_max", "above 4.0 or below 0.5", "stop")])
         said = self.report().text()
         self.assertIn("Alarms: top1-16, seed 1: load_max above 4.0 or below 0.5 in block 3, first at step 30, 1 time; top1-32, seed 2: "
                       "drop_fraction above 0.6 in block 1, first at step 50, 2 times; top1-32, seed 2: evenness below 0.25 in block 3, "
                       "first at step 80, 1 time.", said)  # fmt: skip
-        self.assertIn("An alarm raised the balance loss's coefficient (raise_balance) in top1-32, seed 2: from there on such a run "
+        self.assertIn("An alarm raised the coefficients of its router's losses (raise_balance) in top1-32, seed 2: from there on such a run "
                       "trained on another loss", said)  # fmt: skip
-        self.assertIn("top1-16, seed 1 was stopped by an alarm and is in no mean: exit code 8: an alarm stopped the run at step 30", said)
+        self.assertIn("top1-16, seed 1 was stopped by an alarm and is in no mean: exit code 76: an alarm stopped the run at step 30", said)
         self.assertNotIn("No alarm", said)
         told = {(row["arm"], row["seed"]): (row["state"], row["router_readings"], row["alarms"]) for row in self.rows()}
         self.assertEqual(told["top1-32", "2"], ("done", "10", "3"))
