@@ -57,4 +57,24 @@ std::optional<TokenFileInfo> read_token_file_info(const std::string& path) {
   }
 }
 
+TokenizerId tokenizer_of(const DataConfig& data) {
+  std::optional<TokenizerId> known;
+  std::string known_from;
+  bool is_told = true;
+  for (const auto* sources : {&data.train, &data.valid})
+    for (const DataSource& source : *sources) {
+      const std::string path = source.path + ".json";
+      const std::optional<TokenFileInfo> info = read_token_file_info(path);
+      if (!info) {
+        is_told &= sources != &data.train;
+        continue;
+      }
+      const TokenizerId id{info->tokenizer, info->tokenizer_sha256};
+      if (!known) known = id, known_from = path;
+      SY_REQUIRE(*known == id, Fault::data, path, " names the tokenizer ", id.name, " (SHA-256 ", id.sha256, "), but ",
+                 known_from, " names ", known->name, " (", known->sha256, "); the token files of a run share one");
+    }
+  return is_told && known ? *known : TokenizerId{kUnknownTokenizer, ""};
+}
+
 }  // namespace switchyard

@@ -9,6 +9,16 @@
 
 namespace switchyard {
 
+// Which tokenizer made some tokens: its name, and the fingerprint of what decides its ids.
+struct TokenizerId {
+  std::string name, sha256;
+
+  bool operator==(const TokenizerId&) const = default;
+};
+
+// The name that stands for a tokenizer that nobody named.
+inline constexpr const char* kUnknownTokenizer = "unknown";
+
 // Text to token ids and back. decode(encode(x)) == x for any bytes x, whether they are text or not.
 class Tokenizer {
  public:
@@ -38,7 +48,7 @@ class ByteTokenizer final : public Tokenizer {
   std::string decode(std::span<const std::int32_t> ids) const override;
 };
 
-// "bytes". Any other name is an Error (Fault::usage) that lists the choices.
+// "bytes". Any other name is an Error (Fault::usage) that lists the choices, or, for kUnknownTokenizer, says whose it is.
 std::unique_ptr<Tokenizer> make_tokenizer(std::string_view name);
 
 }  // namespace switchyard

@@ -4,7 +4,7 @@
 #include <chrono>
 #include <fstream>
 
-#include "data/tokenizer.h"
+#include "data/token_file_info.h"
 #include "dist/consistency.h"
 #include "train/config_writer.h"
 #include "train/evaluate.h"
@@ -30,6 +30,7 @@ Trainer::Trainer(const Config& config, ProcessGroup& world, ProgressStyle progre
       world_(world),
       style_(world.rank() == 0 ? progress : ProgressStyle::none),
       learner_(config, world),
+      tokenizer_(tokenizer_of(config.data)),
       alarms_(config.health) {
   if (!config.data.valid.empty())
     valid_.emplace(config.data.valid, config.train.seq_len, config.model.vocab_size,
@@ -80,8 +81,8 @@ TrainingState Trainer::state() {
           .seed = config_.run.seed,
           .data_position = step_ * config_.train.global_batch,
           .configuration = write_config(config_),
-          .tokenizer = ByteTokenizer().name(),
-          .tokenizer_sha256 = ByteTokenizer().sha256(),
+          .tokenizer = tokenizer_.name,
+          .tokenizer_sha256 = tokenizer_.sha256,
           .code_version = program_version(),
           .world_size = world_.size(),
           .layout = describe(learner_.mesh().layout),

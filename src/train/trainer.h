@@ -4,6 +4,7 @@
 
 #include "checkpoint/saver.h"
 #include "data/eval_loader.h"
+#include "data/tokenizer.h"
 #include "train/learner.h"
 #include "train/progress.h"
 
@@ -47,6 +48,7 @@ class Trainer {
   ProcessGroup& world_;
   ProgressStyle style_;
   Learner learner_;
+  TokenizerId tokenizer_;  // of the data
   std::optional<EvalLoader> valid_;
   std::optional<Saver> saver_;
   Alarms alarms_;

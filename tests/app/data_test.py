@@ -2,6 +2,7 @@
 """Token files that are missing, foreign, damaged or do not fit: one clear error, exit code 3."""
 
 import json
+import shutil
 import struct
 
 from switchyard_run import Scenario, main
@@ -135,6 +136,43 @@ class TokenFiles(Scenario):
         self.assertRefused(self.train("data.valid=[]"), 3, "tokens", "16")
         (self.folder / "text.txt").write_text("")
         self.assertRefused(self.run_here("tokenize", "text.txt", "--out", "none"), 3)
+
+
+class Tokenizers(Scenario):
+    def called(self, name):
+        """The same tokens, said to be of another tokenizer."""
+        description = json.loads((self.folder / "tokens.json").read_text())
+        (self.folder / f"{name}.json").write_text(json.dumps({**description, "tokenizer": name}))
+        for suffix in ("bin", "idx"):
+            shutil.copy(self.folder / f"tokens.{suffix}", self.folder / f"{name}.{suffix}")
+
+    def tokenizer(self):
+        return json.loads(self.run_here("inspect", "run", "--json").out)["tokenizer"]
+
+    def test_a_checkpoint_has_the_tokenizer_of_its_data(self):
+        self.finished("train.steps=1")
+        self.assertEqual(self.tokenizer(), "bytes")
+        self.assertDone(self.run_here("generate", "run", "--prompt", "ab", "--tokens", "2"))
+
+    def test_text_is_not_made_of_tokens_of_another(self):
+        self.called("words")
+        self.finished("train.steps=1", "data={train: [{path: words}], valid: [{path: words}]}")
+        self.assertEqual(self.tokenizer(), "words")
+        self.assertRefused(self.run_here("generate", "run"), 2, "no tokenizer is called 'words'", "bytes")
+        self.assertRefused(self.run_here("analyze", "run"), 2, "no tokenizer is called 'words'")
+
+    def test_nor_of_one_that_nobody_named(self):
+        (self.folder / "tokens.json").unlink()
+        self.finished("train.steps=1")
+        self.assertEqual(self.tokenizer(), "unknown")
+        self.assertRefused(self.run_here("generate", "run"), 2, "nothing tells which tokenizer", ".json")
+
+    def test_a_run_has_one(self):
+        self.called("words")
+        for ranks in (None, 2):
+            mixed = self.train("data.train=[{path: tokens}, {path: words}]", ranks=ranks)
+            self.assertRefused(mixed, 3, "words.json", "tokens.json")
+        self.assertFalse((self.folder / "run").exists())
 
 
 class Tokenize(Scenario):

@@ -218,6 +218,31 @@ TEST(TokenFile, VocabularyMustFitTheModel) {
   check_vocabulary(TokenFile(dir / "x"), 2);
 }
 
+TEST(TokenFile, TheTokenizerOfARunIsTheOneThatItsFilesName) {
+  const TempDir dir;
+  write_tiny(dir / "a");
+  write_tiny(dir / "b");
+  write_tiny(dir / "foreign");
+  std::filesystem::remove(dir / "foreign.json");
+  TokenFileWriter wide(dir / "wide", WideTokenizer());
+  wide.add_document(Ids{7});
+  wide.finish();
+  const auto of = [&](std::initializer_list<const char*> train, std::initializer_list<const char*> valid) {
+    DataConfig data;
+    for (const char* name : train) data.train.push_back({.path = dir / name});
+    for (const char* name : valid) data.valid.push_back({.path = dir / name});
+    return tokenizer_of(data);
+  };
+  const TokenizerId bytes{"bytes", ByteTokenizer().sha256()}, unknown{"unknown", ""};
+  EXPECT_EQ(of({"a", "b"}, {"a"}), bytes);
+  EXPECT_EQ(of({"wide"}, {}), (TokenizerId{"wide", "wide"}));
+  EXPECT_EQ(of({"a"}, {"foreign"}), bytes);
+  EXPECT_EQ(of({"foreign"}, {}), unknown);
+  EXPECT_EQ(of({"a", "foreign"}, {"b"}), unknown);
+  expect_error(Fault::data, {dir / "wide.json", dir / "a.json", "wide", "bytes"}, [&] { of({"a", "b", "wide"}, {}); });
+  expect_error(Fault::data, {dir / "wide.json", dir / "a.json"}, [&] { of({"a", "foreign"}, {"wide"}); });
+}
+
 TEST(TokenFile, FingerprintFollowsTheContents) {
   const TempDir dir;
   write_tiny(dir / "x");

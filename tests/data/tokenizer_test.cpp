@@ -41,6 +41,7 @@ TEST(Tokenizer, UnknownNameListsTheChoices) {
   EXPECT_EQ(make_tokenizer("bytes")->name(), "bytes");
   EXPECT_EQ(make_tokenizer("bytes")->sha256(), ByteTokenizer().sha256());
   expect_error(Fault::usage, {"'byte'", "bytes"}, [] { make_tokenizer("byte"); });
+  expect_error(Fault::usage, {"nothing tells which tokenizer", ".json"}, [] { make_tokenizer(kUnknownTokenizer); });
 }
 
 }  // namespace
