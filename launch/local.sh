@@ -2,7 +2,7 @@
 # Runs a job of several ranks on this machine, with mpirun.
 #   launch/local.sh CONFIG [-n RANKS] [--restarts N] [section.key=value ...]   trains
 #   launch/local.sh eval|generate|bench|layouts|upcycle|analyze|record ... [-n RANKS]   the program's other commands
-# -n          how many ranks; else one a GPU, and on a machine without GPUs one a NUMA node
+# -n          how many ranks; else one a GPU, and on a machine without GPUs one a NUMA node; analyze has one
 # --restarts  starts training again, at most N times, where SIGUSR1 stopped it or a rank was lost; it resumes
 # Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 let training save and stop with exit code 75: the same command resumes. Ctrl-C once
 # more ends it at once. SIGUSR2 saves and goes on. The program is build/switchyard, or what SWITCHYARD names.
@@ -44,7 +44,9 @@ gpus() {
 }
 cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)  # nproc would take those for cores
 all_cores=$(getconf _NPROCESSORS_ONLN)
-if [ -z "$ranks" ]; then
+if [ -z "$ranks" ] && [ "${arguments[0]}" = analyze ]; then
+  ranks=1
+elif [ -z "$ranks" ]; then
   ranks=$(gpus)
   [ "$ranks" -gt 0 ] || [ "$cores" -lt "$all_cores" ] || ranks=$(lscpu -p=NODE | grep -v '^#' | sort -u | wc -l)
   [ "$ranks" -gt 0 ] || ranks=1

@@ -32,9 +32,10 @@ DomainSource source_of(const std::string& argument) {
 }
 
 int analyze(const Options& options, ProcessGroup& world) {
-  SY_REQUIRE(world.size() == 1, Fault::usage, "analyze runs on one rank, whatever layout saved the checkpoint; came ",
-             world.size());
+  SY_REQUIRE(world.size() == 1, Fault::usage, "analyze runs on one rank, whatever layout saved the checkpoint, not on ",
+             world.size(), "; start it with -n 1");
   Restored r = restore(options.path, options.overrides, world);
+  const auto tokenizer = make_tokenizer(r.state.tokenizer);
   const std::filesystem::path out =
       options.out.empty() ? run_of(r.path) / "analysis" : std::filesystem::path(options.out);
   std::vector<DomainSource> sources;
@@ -43,7 +44,7 @@ int analyze(const Options& options, ProcessGroup& world) {
     for (const DataSource& source : r.config.data.valid) sources.push_back({file_name(source.path), source.path});
 
   const RoutedText text = route_text(r, sources, options.tokens);
-  const Specialisation s = specialisation_of(text, *make_tokenizer(r.state.tokenizer), options.measures);
+  const Specialisation s = specialisation_of(text, *tokenizer, options.measures);
   write_file(out / "domains.csv", domains_csv(s));
   write_file(out / "classes.csv", classes_csv(s));
   write_file(out / "tokens.csv", tokens_csv(s));

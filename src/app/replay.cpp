@@ -61,7 +61,8 @@ void print_table(const std::vector<Replayed>& all) {
 }
 
 int replay(const Options& options, ProcessGroup& world) {
-  SY_REQUIRE(world.size() == 1, Fault::usage, "replay runs on one rank, however many recorded; came ", world.size());
+  SY_REQUIRE(world.size() == 1, Fault::usage, "replay runs on one rank, however many recorded, not on ", world.size(),
+             "; start it with -n 1");
   const Record record = load_record(options.path, world);
   std::vector<Replayed> all;
   all.push_back({policy_of(record, ""), {}});

@@ -34,8 +34,8 @@ std::string to_json(const TokenFileInfo& info);
 // Nothing where there is no such file; a file that is not as to_json writes it is an Error (Fault::data).
 std::optional<TokenFileInfo> read_token_file_info(const std::string& path);
 
-// The tokenizer of a run's tokens: kUnknownTokenizer where a file of data.train has no description. Two descriptions, of
-// data.train or data.valid, that name different ones are an Error (Fault::data).
+// The tokenizer of a run's tokens: kUnknownTokenizer where a file of data.train has no description. Two descriptions,
+// of data.train or data.valid, that name different ones are an Error (Fault::data).
 TokenizerId tokenizer_of(const DataConfig& data);
 
 }  // namespace switchyard

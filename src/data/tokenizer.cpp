@@ -34,9 +34,10 @@ std::string ByteTokenizer::decode(std::span<const std::int32_t> ids) const {
 }
 
 std::unique_ptr<Tokenizer> make_tokenizer(std::string_view name) {
-  SY_REQUIRE(name != kUnknownTokenizer, Fault::usage,
-             "nothing tells which tokenizer made the tokens of this run, so text cannot be made of them: a token file of "
-             "data.train has no .json beside it, as `switchyard tokenize` writes");
+  SY_REQUIRE(
+      name != kUnknownTokenizer, Fault::usage,
+      "nothing tells which tokenizer made the tokens of this run, so text cannot be made of them: a token file of "
+      "data.train has no .json beside it, as `switchyard tokenize` writes");
   SY_REQUIRE(name == "bytes", Fault::usage, "no tokenizer is called '", name, "'; there is: bytes");
   return std::make_unique<ByteTokenizer>();
 }

@@ -48,7 +48,8 @@ class ByteTokenizer final : public Tokenizer {
   std::string decode(std::span<const std::int32_t> ids) const override;
 };
 
-// "bytes". Any other name is an Error (Fault::usage) that lists the choices, or, for kUnknownTokenizer, says whose it is.
+// "bytes". Any other name is an Error (Fault::usage) that lists the choices, or, for kUnknownTokenizer, says whose it
+// is.
 std::unique_ptr<Tokenizer> make_tokenizer(std::string_view name);
 
 }  // namespace switchyard

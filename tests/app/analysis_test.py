@@ -104,7 +104,7 @@ class Analyze(Scenario):
         self.assertRefused(self.run_here("analyze", "run", "--data", "a=tokens", "--data", "a=digits"), 2, "two sources are called a")
         self.assertRefused(self.run_here("analyze", "run", "--data", "nowhere"), 3, "nowhere")
         self.assertRefused(self.run_here("analyze", "nowhere", "--data", "tokens"), 4, "nowhere")
-        self.assertRefused(self.run_here("analyze", "run", "--data", "tokens", ranks=2), 2, "one rank")
+        self.assertRefused(self.run_here("analyze", "run", "--data", "tokens", ranks=2), 2, "one rank", "with -n 1")
         self.assertFalse((self.folder / "run/analysis").exists())
 
 

@@ -1,7 +1,7 @@
 #include "data/tokenizer.h"
 
-#include "files/sha256.h"
 #include "data/temp_dir.h"
+#include "files/sha256.h"
 #include "tensor/philox.h"
 
 namespace switchyard {

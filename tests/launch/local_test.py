@@ -174,6 +174,7 @@ class Local(Scenario):
         for visible, ranks in ((None, 3), ("2", 1), ("0,2", 2), ("", nodes), ("-1", nodes)):
             environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
             self.assertEqual(self.call("x.yaml", SWITCHYARD=program, PATH=path, **environ).out, "rank\n" * ranks, visible)
+        self.assertEqual(self.call("analyze", "run", SWITCHYARD=program, PATH=path).out, "rank\n")
 
     def test_each_rank_gets_its_share_of_the_cores(self):
         program = self.stand_in("program", "taskset -cp $$ >mask-$OMPI_COMM_WORLD_RANK")
