@@ -12,6 +12,7 @@
 namespace switchyard {
 
 Found find_trained(const std::filesystem::path& path, ProcessGroup& world) {
+  SY_REQUIRE(std::filesystem::exists(path), Fault::checkpoint, "there is no ", path.string());
   if (std::filesystem::exists(path / "manifest.json")) {
     const CheckpointReport report = verify_checkpoint(path);
     SY_REQUIRE(report.problems.empty(), Fault::checkpoint, path.string(), ": ", report.problems.front());
@@ -19,12 +20,16 @@ Found find_trained(const std::filesystem::path& path, ProcessGroup& world) {
   }
   const std::filesystem::path inside = path / "checkpoints";
   const std::optional<Found> found = find_checkpoint(std::filesystem::exists(inside) ? inside : path, world);
-  SY_REQUIRE(found, Fault::checkpoint, "no checkpoint in ", path.string());
+  SY_REQUIRE(found, Fault::checkpoint, "no checkpoint in ", path.string(),
+             "; a run saves its first after checkpoint.every steps, or when it ends");
   for (const std::string& warning : found->warnings) warn(world, warning);
   return *found;
 }
 
 Restored restore(const std::filesystem::path& path, const std::vector<std::string>& overrides, ProcessGroup& world) {
+  for (const std::string& change : overrides)
+    SY_REQUIRE(!change.starts_with("parallel.") && !change.starts_with("parallel="), Fault::usage, change,
+               ": a trained model is spread over the ranks that are started, whatever layout saved it; leave this out");
   const Found found = find_trained(path, world);
 
   Restored r;

@@ -23,8 +23,8 @@ struct Restored {
 // directory of checkpoints. Warns of those that were refused.
 Found find_trained(const std::filesystem::path& path, ProcessGroup& world);
 
-// The model of that checkpoint. The experts are spread over as many of the
-// ranks as divide them.
+// The model of that checkpoint. The experts are spread over as many of the ranks as divide them; an override of
+// `parallel` is an Error (Fault::usage).
 Restored restore(const std::filesystem::path& path, const std::vector<std::string>& overrides, ProcessGroup& world);
 
 // RUN of RUN/checkpoints/step-N. Error (Fault::usage) for a checkpoint that lies elsewhere, as --out is then to be

@@ -185,6 +185,19 @@ class AfterTraining(Scenario):
         self.assertAlmostEqual(losses[0], self.metrics()[-1]["val_loss"], delta=1e-4)
         self.assertIn("held-out loss", trained.out)
 
+    def test_the_ranks_are_the_layout(self):
+        self.finished()
+        for ranks in (None, 2):
+            for override in ("parallel.tensor=2", "parallel={expert: 2}"):
+                self.assertRefused(self.run_here("eval", "run", override, ranks=ranks), 2, override, "leave this out")
+        self.assertDone(self.run_here("eval", "run", "run.precision=bf16"))
+
+    def test_a_path_without_a_checkpoint(self):
+        (self.folder / "empty").mkdir()
+        for ranks in (None, 2):
+            self.assertRefused(self.run_here("eval", "runn", ranks=ranks), 4, "there is no runn")
+            self.assertRefused(self.run_here("eval", "empty", ranks=ranks), 4, "no checkpoint in empty", "checkpoint.every")
+
     def test_eval_of_other_files(self):
         self.finished("data.valid=[]")
         self.assertRefused(self.run_here("eval", "run"), 2, "data.valid", "--data")
