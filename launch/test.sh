@@ -19,7 +19,7 @@ folders="tensor_tests files_tests autograd_tests dist_tests data_tests optim_tes
 case "${1:-}" in
   "") suite release all ;;
   sanitizers)
-    suite asan-ubsan "$folders" -E '^(mpi|app|launch)\.'
+    suite asan-ubsan "$folders" -E '^(mpi|app|launch|benchmarks)\.'
     suite tsan "dist_tests moe_tests model_tests" -R '^(dist|moe|model)\.'
     ;;
   *) echo "usage: launch/test.sh [sanitizers]" >&2; exit 2 ;;
