@@ -10,8 +10,10 @@ step() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 step "1/4  Packages and build"
 launch/dependencies.sh
 options=()
-if [ ! -f build/CMakeCache.txt ] && ! nvidia-smi -L >/dev/null 2>&1; then
-  options=(-DSWITCHYARD_CUDA=OFF)  # the GPU's kernels take minutes to build
+if ! nvidia-smi -L >/dev/null 2>&1; then
+  [ -f build/CMakeCache.txt ] || options=(-DSWITCHYARD_CUDA=OFF)  # the GPU's kernels take minutes to build
+elif [ -z "${CUDACXX:-}" ] && ! command -v nvcc >/dev/null; then
+  echo "warning: there is a GPU, but no nvcc on PATH, so this build is for the CPU alone (README, GPUs)" >&2
 fi
 cmake -S . -B build -G Ninja "${options[@]}" >build-cmake.log 2>&1 || { cat build-cmake.log; exit 1; }
 mv build-cmake.log build/cmake.log

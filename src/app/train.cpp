@@ -8,6 +8,7 @@
 #include "train/exit_code.h"
 #include "train/memory_table.h"
 #include "train/messages.h"
+#include "train/setup.h"
 #include "train/signals.h"
 #include "train/trainer.h"
 
@@ -29,13 +30,14 @@ int train(const Options& options, ProcessGroup& world) {
   check_layout(config, world.size());
   for (const std::string& warning : warnings(config)) warn(world, warning);
   const Config whole = resolved(config, world.size());
+  const bool speaks = options.progress != "none";
+  const Device device = choose_device(whole.run.device, world);
+  if (speaks) say(world, describe_device(device, whole.run.device, world));
   Trainer trainer(whole, world, styles.at(options.progress));
   if (options.init_only) {
     trainer.save();
     return exit_done;
   }
-  const bool speaks = options.progress != "none";
-  const Device device = trainer.learner().device();
   if (speaks)
     say(world, memory_head() + "\n" + memory_line(plan_memory(whole, {.device = device.type})) + "\n" +
                    memory_line("at the start", device, Moment::now, world));

@@ -5,7 +5,9 @@
 namespace switchyard {
 
 void say(const ProcessGroup& world, const std::string& line) {
-  if (world.rank() == 0) std::printf("%s\n", line.c_str());
+  if (world.rank() != 0) return;
+  std::printf("%s\n", line.c_str());
+  std::fflush(stdout);
 }
 
 void warn(const ProcessGroup& world, const std::string& line) {

@@ -4,10 +4,12 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <filesystem>
 
 #include "dist/consistency.h"
 #include "dist/host.h"
 #include "files/sha256.h"
+#include "tensor/cuda/table.h"
 
 namespace switchyard {
 
@@ -20,6 +22,17 @@ Device choose_device(DeviceChoice choice, ProcessGroup& world) {
   SY_REQUIRE(gpu || choice == DeviceChoice::automatic, Fault::usage, "run.device = cuda, but ", host_name(),
              " has no CUDA GPU, or no driver for it; use cpu, or auto");
   return gpu.value_or(Device{});
+}
+
+std::string describe_device(Device device, DeviceChoice choice, const ProcessGroup& world) {
+  std::string words = text(world.size(), world.size() == 1 ? " rank on " : " ranks on ");
+  if (device.type == DeviceType::cuda) return words + text("cuda (", cuda::gpu_name(device.index), ")");
+  words += "cpu";
+  if (choice == DeviceChoice::automatic && std::filesystem::exists("/proc/driver/nvidia/version"))
+    words += cuda::is_built()
+                 ? ": CUDA finds no GPU here, though the driver is there; it may be older than this build's CUDA"
+                 : ": there is a GPU's driver here, but this build has no CUDA backend (README, GPUs)";
+  return words;
 }
 
 void share_cores(std::int64_t threads, ProcessGroup& world) {

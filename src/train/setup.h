@@ -13,6 +13,10 @@ const char* program_version();
 // for a GPU that is not there is an Error (Fault::usage), on every rank.
 Device choose_device(DeviceChoice choice, ProcessGroup& world);
 
+// What a run happens on, in words: "8 ranks on cuda (NVIDIA H100 80GB HBM3)", "1 rank on cpu"; where the choice was
+// left to the program and it leaves a GPU alone, also why.
+std::string describe_device(Device device, DeviceChoice choice, const ProcessGroup& world);
+
 // Gives each rank its share of the cores that it may run on; ranks bound to the same cores divide them. `threads` sets
 // the number by hand.
 void share_cores(std::int64_t threads, ProcessGroup& world);

@@ -40,11 +40,19 @@ SideStream::SideStream(Device device) {
 
 SideStream::~SideStream() { cudaStreamDestroy(stream_); }
 
+bool is_built() { return true; }
+
 int gpu_count() {
   int count = 0;
   if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
   forget_error();
   return 0;
+}
+
+std::string gpu_name(int index) {
+  cudaDeviceProp gpu;
+  CUDA_CHECK(cudaGetDeviceProperties(&gpu, index));
+  return gpu.name;
 }
 
 std::string gpu_address(int index) {
