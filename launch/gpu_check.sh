@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Checks and measures the CUDA backend on this machine's GPU, and writes docs/gpu.md from what it finds.
 #   launch/gpu_check.sh [--bundle DIR] [--out DIR] [--stages "tests kernels ..."]
-# --bundle  use the programs that launch/gpu_bundle.sh packed (by itself where this script lies in a bundle), else build
+# --bundle  use the programs that launch/gpu_bundle.sh packed (by itself where this script lies in a bundle), else build,
+#           with the packages that launch/dependencies.sh installs
 # --out     where logs and results go: build/gpu, or results in the bundle, where the page is then gpu.md among them
 # --stages  some of: tests memcheck racecheck train parity kernels model pytorch (all)
 # A stage that fails does not keep the others from running. Exit codes: 0 all passed, or were left out for a tool that is
@@ -71,6 +72,7 @@ if [ -n "$bundle" ]; then
   bin=$bundle/bin cuda_tests=$bundle/bin/cuda_tests page=$out/gpu.md
   link_libraries || exit 1
 else
+  launch/dependencies.sh tests || echo "gpu_check.sh: building with what is here" >&2
   bin=$root/build cuda_tests=$root/build/tests/cuda_tests page=$root/docs/gpu.md
   build || { echo "gpu_check.sh: the build failed" >&2; exit 1; }
 fi

@@ -270,9 +270,10 @@ def goals_part(found):
 
 HOW = """## How to measure it
 
-On a machine with a GPU, nvcc and what building needs, `launch/gpu_check.sh` builds, checks, measures and writes this page.
-Where the GPU's machine has no network, no MPI, HDF5, yaml-cpp or spdlog, build a bundle elsewhere and carry it over; CUDA's
-own libraries are taken from the GPU's machine, where PyTorch's wheels will do:
+On a machine with a GPU, its driver, nvcc on the PATH and, for several GPUs, NCCL (libnccl-dev), `launch/gpu_check.sh`
+installs with apt what building and testing need besides (`launch/dependencies.sh tests`), builds, checks, measures and
+writes this page. Where the GPU's machine has no network, no MPI, HDF5, yaml-cpp or spdlog, build a bundle elsewhere and
+carry it over; CUDA's own libraries are taken from the GPU's machine, where PyTorch's wheels will do:
 
     launch/gpu_bundle.sh                       # here: build-bundle/switchyard-gpu.tar.xz
     tar xf switchyard-gpu.tar.xz               # there
