@@ -1,24 +1,29 @@
 #include "app/configuration.h"
 
+#include <cerrno>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <system_error>
 
 #include "train/config_reader.h"
 
 namespace switchyard {
 
 Config load_config(const std::string& path, const std::vector<std::string>& overrides, ProcessGroup& world) {
-  // The first character tells whether rank 0 could read the file, so that every rank gives the same answer.
+  // "+" and the text that rank 0 read, or "-" and why it could not, so that every rank gives the same answer.
   std::string message;
   if (world.rank() == 0) {
     std::ifstream file(path, std::ios::binary);
+    int failure = file ? 0 : errno;
+    std::error_code ignored;
+    if (std::filesystem::is_directory(path, ignored)) failure = EISDIR;
     std::stringstream text;
     text << file.rdbuf();
-    message = file && !std::filesystem::is_directory(path) ? "+" + text.str() : "-";
+    message = failure == 0 ? "+" + text.str() : "-" + std::generic_category().message(failure);
   }
   message = broadcast_text(world, message, 0);
-  SY_REQUIRE(message[0] == '+', Fault::usage, "cannot read the configuration ", path);
+  SY_REQUIRE(message[0] == '+', Fault::usage, "cannot read the configuration ", path, ": ", message.substr(1));
   return read_config(message.substr(1), path, overrides);
 }
 

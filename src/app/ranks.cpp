@@ -8,14 +8,20 @@
 namespace switchyard {
 namespace {
 
+// What a user may do about Fault::memory.
+constexpr const char* kLessMemory =
+    "; less is taken by a smaller train.micro_batch, train.recompute = block and, on several ranks, "
+    "parallel.shard_optimizer = true; `switchyard plan` tells how much";
+
 // Rank 0 speaks at once and ends the job; another rank first leaves it the time to do so, since most errors are met by
 // all, and only then speaks for itself.
 int give_up(ProcessGroup& world, const char* what, Fault fault) {
+  const char* advice = fault == Fault::memory ? kLessMemory : "";
   if (world.rank() == 0) {
-    std::fprintf(stderr, "error: %s\n", what);
+    std::fprintf(stderr, "error: %s%s\n", what, advice);
   } else {
     std::this_thread::sleep_for(std::chrono::milliseconds(1500));
-    std::fprintf(stderr, "error: rank %d: %s\n", world.rank(), what);
+    std::fprintf(stderr, "error: rank %d: %s%s\n", world.rank(), what, advice);
   }
   std::fflush(stderr);
   if (world.size() > 1) world.abort(static_cast<int>(fault));

@@ -3,6 +3,7 @@
 
 import json
 import os
+import resource
 
 from switchyard_run import CONFIG, ROOT, Scenario, main
 
@@ -128,11 +129,11 @@ class Configurations(Scenario):
                 self.assertRefused(self.run_here("config", "wrong.yaml"), 2, "wrong.yaml", *words)
 
     def test_unreadable_files(self):
-        self.assertRefused(self.run_here("config", "nowhere.yaml"), 2, "nowhere.yaml")
-        self.assertRefused(self.run_here("config", "."), 2, "cannot read")
+        self.assertRefused(self.run_here("config", "nowhere.yaml"), 2, "nowhere.yaml: No such file or directory")
+        self.assertRefused(self.run_here("config", "."), 2, "cannot read", "Is a directory")
         if os.geteuid() != 0:
             (self.folder / "tiny.yaml").chmod(0)
-            self.assertRefused(self.run_here("config", "tiny.yaml"), 2, "cannot read")
+            self.assertRefused(self.run_here("config", "tiny.yaml"), 2, "cannot read", "Permission denied")
 
     def test_every_mistake_is_told_at_once(self):
         text = CONFIG.replace("n_heads: 2", "n_head: 2").replace("steps: 6", "steps: six")
@@ -200,6 +201,13 @@ class Configurations(Scenario):
 
 
 class Memory(Scenario):
+    def test_what_takes_less_is_told_where_there_is_none(self):
+        def limit():
+            resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+
+        told = self.train("model.vocab_size=16000000", "model.d_model=4096", preexec_fn=limit)
+        self.assertRefused(told, 6, "no memory", "train.micro_batch", "train.recompute", "parallel.shard_optimizer", "plan")
+
     def test_the_account_is_told_at_the_start_and_at_its_peak(self):
         lines = self.finished(ranks=2).out.splitlines()
         self.assertTrue(lines[0].startswith("2 ranks on "), lines)
