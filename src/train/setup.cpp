@@ -13,8 +13,6 @@
 
 namespace switchyard {
 
-const char* program_version() { return SWITCHYARD_VERSION; }
-
 Device choose_device(DeviceChoice choice, ProcessGroup& world) {
   if (choice == DeviceChoice::cpu) return {};
   if (choice == DeviceChoice::cuda) kernels({DeviceType::cuda, 0});  // says so where the build has no backend

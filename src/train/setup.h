@@ -6,7 +6,7 @@
 
 namespace switchyard {
 
-// The version of the program, as it prints it: "0.1.0 (commit)".
+// The version of the program, as it prints it: "0.1.0 (commit)". cmake/version.cmake writes it.
 const char* program_version();
 
 // A GPU of this machine for each rank on it (dist/host.h) where `choice` allows and there is one, else the CPU. Asking
