@@ -1,6 +1,6 @@
 #include <spdlog/fmt/fmt.h>
-#include <algorithm>
 
+#include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
 

@@ -27,6 +27,21 @@ std::vector<fs::path> entries(const fs::path& dir) {
   return paths;
 }
 
+// What `latest` points at, or Error (Fault::checkpoint) when it is no good.
+fs::path read_latest(const fs::path& dir) {
+  std::istringstream lines(read_text(dir / "latest", 4096));
+  std::string name, sums, rest;
+  std::getline(lines, name);
+  std::getline(lines, sums);
+  std::getline(lines, rest, '\0');
+  SY_REQUIRE(step_of(name) && rest.empty(), Fault::checkpoint, "latest: names no checkpoint");
+  const fs::path path = dir / name;
+  SY_REQUIRE(fs::is_directory(path), Fault::checkpoint, "latest: names ", name, ", which is not there");
+  SY_REQUIRE(sums.empty() || sums == sha256_of_file(path / "SHA256SUMS", Fault::checkpoint), Fault::checkpoint,
+             "latest: its SHA-256 is not that of ", name, "/SHA256SUMS");
+  return path;
+}
+
 }  // namespace
 
 std::string step_name(std::int64_t step) {
@@ -86,20 +101,6 @@ void point_latest(const fs::path& checkpoint) {
   write_text(dir / "latest",
              name_of(checkpoint) + "\n" + sha256_of_file(checkpoint / "SHA256SUMS", Fault::checkpoint) + "\n");
   sync_path(dir);
-}
-
-fs::path read_latest(const fs::path& dir) {
-  std::istringstream lines(read_text(dir / "latest", 4096));
-  std::string name, sums, rest;
-  std::getline(lines, name);
-  std::getline(lines, sums);
-  std::getline(lines, rest, '\0');
-  SY_REQUIRE(step_of(name) && rest.empty(), Fault::checkpoint, "latest: names no checkpoint");
-  const fs::path path = dir / name;
-  SY_REQUIRE(fs::is_directory(path), Fault::checkpoint, "latest: names ", name, ", which is not there");
-  SY_REQUIRE(sums.empty() || sums == sha256_of_file(path / "SHA256SUMS", Fault::checkpoint), Fault::checkpoint,
-             "latest: its SHA-256 is not that of ", name, "/SHA256SUMS");
-  return path;
 }
 
 Candidates candidates_in(const fs::path& dir) {

@@ -29,8 +29,6 @@ void empty_trash(const std::filesystem::path& dir);
 
 // `latest` names a checkpoint and pins its SHA256SUMS; a name alone, as a person would write it, is good too.
 void point_latest(const std::filesystem::path& checkpoint);
-// What it points at, or Error (Fault::checkpoint) when it is no good.
-std::filesystem::path read_latest(const std::filesystem::path& dir);
 
 // Where to look for a good checkpoint: first what `latest` names, then the others, newest first.
 struct Candidates {

@@ -26,8 +26,7 @@ Box both(const Box& a, const Box& b) {
   throw Error("two equal boxes");
 }
 
-}  // namespace
-
+// The same boxes, those that continue one another in memory and in the tensor made one.
 std::vector<Box> merged(const std::vector<Box>& boxes) {
   std::vector<Box> out;
   for (Box box : boxes) {
@@ -36,6 +35,8 @@ std::vector<Box> merged(const std::vector<Box>& boxes) {
   }
   return out;
 }
+
+}  // namespace
 
 Tensor ParameterMaker::normal(const Parameter& parameter, Shape local, Init init) const {
   Tensor host = Tensor::empty(local, DType::f32, Device{}, Memory::parameters);

@@ -40,7 +40,4 @@ class ParameterMaker {
   Parameters parameters_;
 };
 
-// The same boxes, those that continue one another in memory and in the tensor made one.
-std::vector<Box> merged(const std::vector<Box>& boxes);
-
 }  // namespace switchyard

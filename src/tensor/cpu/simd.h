@@ -36,7 +36,6 @@ inline float sigmoid_approx(float x) { return 1.0f / (1.0f + exp_approx(-x)); }
 
 inline float to_float(float x) { return x; }
 inline float to_float(bf16 x) { return static_cast<float>(x); }
-inline bf16 to_bf16(float x) { return bf16(x); }
 
 // Rounds to T: float or bf16.
 template <class T>
