@@ -71,22 +71,6 @@ Batch Loader::batch(std::int64_t step, std::int64_t first, std::int64_t count) c
   return batch.finish();
 }
 
-std::int64_t Loader::tokens() const {
-  std::int64_t tokens = 0;
-  for (const Source& source : sources_) tokens += source.file.tokens();
-  return tokens;
-}
-
-double Loader::epochs(std::int64_t step) const {
-  double most = 0;
-  for (std::size_t i = 0; i < sources_.size(); ++i) {
-    const double share = static_cast<double>(blend_.shares()[i]) / static_cast<double>(blend_.period());
-    const double read = static_cast<double>(step * options_.global_batch) * share;
-    most = std::max(most, read / static_cast<double>(sources_[i].samples));
-  }
-  return most;
-}
-
 std::string Loader::fingerprint() const {
   Sha256 hash;
   hash.update(text("seq_len ", options_.seq_len, " global_batch ", options_.global_batch, " seed ", options_.seed));

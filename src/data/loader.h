@@ -37,8 +37,6 @@ class Loader {
   // Samples [first, first + count) of the global batch of a step; 0 <= first, first + count <= global_batch.
   Batch batch(std::int64_t step, std::int64_t first, std::int64_t count) const;
 
-  std::int64_t tokens() const;             // of all sources
-  double epochs(std::int64_t step) const;  // passes over the source read most often, before this step
   // Equal for loaders that give equal batches: of the files' contents, the weights and the options.
   std::string fingerprint() const;
 
