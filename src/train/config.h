@@ -26,7 +26,9 @@ struct RunConfig {
   template <class V>
   void describe(V& v) {
     v.field("dir", dir, "where metrics, checkpoints and the resolved configuration go");
-    v.field("seed", seed, "of initial weights and sample order");
+    v.field("seed", seed,
+            "of all random numbers: initial weights, sample order, routers' jitter, noise, random choices and hashes, "
+            "dropout");
     v.choice("precision", precision, "of activations and products; router, losses and statistics are always fp32",
              {{"fp32", Precision::fp32}, {"bf16", Precision::bf16}});
     v.choice("device", device, "auto takes a GPU a local rank where there is one, else the CPU",
