@@ -187,7 +187,7 @@ def check(switchyard, name, settings, ranks=1):
         settings = merged(settings, {"run": {"dir": f"{directory}/run"}, "train": {"steps": STEPS}}) | {
             "data": data, "checkpoint": {"every": STEPS, "keep": 2}}
         initial, final, metrics = run_ours(switchyard, settings, directory, ranks)
-        config = pytorch_model.load_config(directory / "config.yaml")
+        config = pytorch_model.load_config(directory / "run" / "config.yaml")  # as the program resolved it
         torch.set_num_threads(config.run.threads or len(os.sched_getaffinity(0)))
         batch, lrs = torch.from_numpy(batch), [m["lr"] for m in metrics]
         pytorch = run_pytorch(config, initial, batch, lrs, torch.float32)
@@ -199,7 +199,8 @@ def check_model(switchyard, path, device):
     """The same for a configuration file's model in fp32, its first blocks, on 128 tokens and with a tenth of its learning
     rate: of many tokens some come near a tie, and the faster weights move, the more rounding they carry on. It also
     keeps fp64 and the checkpoints small."""
-    settings = yaml.safe_load(Path(path).read_text())
+    settings = pytorch_model.resolved(switchyard, path)
+    pytorch_model.refuse_what_is_not_here(path, settings)
     settings["run"] |= {"precision": "fp32", "device": device}
     settings["model"]["n_layers"] = min(settings["model"]["n_layers"], MOST_BLOCKS)
     settings["train"].update(seq_len=64, global_batch=2, micro_batch=2)

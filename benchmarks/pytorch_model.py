@@ -9,6 +9,7 @@ N = T K choices, R of them computed.
 """
 
 import math
+import subprocess
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -18,8 +19,48 @@ from torch import nn
 from torch.nn import functional as F
 
 
+# Of keys that change what a step computes, the values that the peer has too.
+IMPLEMENTED = {
+    "model.positions": ["rope"],
+    "moe.shared_experts": [0],
+    "moe.expert_dropout": [0],
+    "router.scores": ["softmax"],
+    "router.jitter": [0],
+    "router.noise": [False],
+    "router.choice": ["tokens"],
+    "router.bias": [False],
+    "router.expert_groups": [1],
+    "router.second_threshold": [0],
+    "router.weight_scale": [1],
+    "router.admission": ["token"],
+    "router.balance_counts": ["first", "all"],
+    "router.balance_scope": ["group", "micro_batch"],
+    "router.importance_loss": [0],
+    "router.load_loss": [0],
+    "optim.kind": ["adamw"],
+}
+
+
+def resolved(switchyard, path):
+    """What our program makes of a configuration file: every key, with the value that a preset or a 0 stands for."""
+    done = subprocess.run([switchyard, "config", str(path)], text=True, capture_output=True)
+    if done.returncode != 0:
+        raise SystemExit(done.stderr.strip())
+    return yaml.safe_load(done.stdout)
+
+
+def refuse_what_is_not_here(path, settings):
+    for key, values in IMPLEMENTED.items():
+        section, name = key.split(".")
+        value = settings.get(section, {}).get(name, values[0])
+        if value not in values:
+            wanted = " or ".join(str(each) for each in values)
+            raise SystemExit(f"{path}: {key} is {value}: the PyTorch model has {wanted} alone")
+
+
 def load_config(path):
-    """The sections of a configuration file as attributes, values that stand for others (0, auto) replaced by these."""
+    """The sections of a configuration file, best a resolved one, as attributes, values that stand for others (0, auto)
+    replaced by these. Refuses what this model does not compute."""
 
     def attributes(value):
         if isinstance(value, dict):
@@ -27,10 +68,10 @@ def load_config(path):
         return value
 
     with open(path) as file:
-        config = attributes(yaml.safe_load(file))
+        settings = yaml.safe_load(file)
+    refuse_what_is_not_here(path, settings)
+    config = attributes(settings)
     model, moe = config.model, config.moe
-    if getattr(model, "positions", "rope") != "rope":
-        raise SystemExit(f"{path}: model.positions: the peer has rotary embedding alone")
     model.n_kv_heads = model.n_kv_heads or model.n_heads
     model.head_dim = model.head_dim or model.d_model // model.n_heads
     gated_width = -(-(8 * model.d_model // 3) // 64) * 64

@@ -18,6 +18,7 @@ import numpy as np
 import yaml
 
 import parity
+import pytorch_model
 from token_file import read_tokens, write_tokens
 
 HERE = Path(__file__).resolve().parent
@@ -73,8 +74,6 @@ def busy_seconds():
 def pytorch_worker(config_path, compiled, grouped):
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    import pytorch_model
 
     torch.manual_seed(0)
     config = pytorch_model.load_config(config_path)
@@ -240,7 +239,9 @@ def main():
         raise SystemExit("the losses differ: times would compare different work")
 
     with tempfile.TemporaryDirectory() as directory:
-        config = yaml.safe_load(args.config.read_text())
+        config = (pytorch_model.resolved(args.switchyard, args.config) if args.switchyard
+                  else yaml.safe_load(args.config.read_text()))
+        pytorch_model.refuse_what_is_not_here(args.config, config)
         config["run"] |= {"dir": f"{directory}/run", "threads": len(cores), "device": args.device}
         config["data"] = {"train": [{"path": f"{directory}/tokens"}]}
         random_bytes = np.random.default_rng(0).integers(256, size=1 << 20)  # as `switchyard bench` makes its own
