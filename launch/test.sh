@@ -14,7 +14,7 @@ suite() {  # suite PRESET TARGETS [ctest arguments]
   ctest --preset "$preset" --no-tests=error "$@"
 }
 
-folders="tensor_tests files_tests autograd_tests dist_tests data_tests optim_tests checkpoint_tests moe_tests model_tests train_tests simt_tests"
+folders="tensor_tests files_tests autograd_tests dist_tests data_tests optim_tests checkpoint_tests layers_tests moe_tests model_tests train_tests simt_tests"
 
 case "${1:-}" in
   "") suite release all ;;
