@@ -85,8 +85,8 @@ RouterHealth health_of(const HealthSums& sums, const HealthContext& context) {
   health.mean_entropy = ratio(sums.entropy, sums.tokens);
   health.evenness = std::exp(health.entropy_of_mean) / static_cast<double>(sums.experts);
   health.largest_logit = sums.largest_logit;
-  health.balance_loss = context.balance_coefficient * sums.balance;
-  health.z_loss = context.z_coefficient * sums.z;
+  health.balance_term = sums.balance_term;
+  health.z_term = context.z_coefficient * sums.z;
   constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
   health.agreement = context.has_before ? ratio(sums.agreed, sums.tokens) : kNone;
   if (!context.has_scores)
@@ -108,8 +108,8 @@ std::span<const Reading> readings() {
                                           {"drop_fraction", &RouterHealth::drop_fraction},
                                           {"dropped_gate", &RouterHealth::dropped_gate},
                                           {"largest_logit", &RouterHealth::largest_logit},
-                                          {"balance_loss", &RouterHealth::balance_loss},
-                                          {"z_loss", &RouterHealth::z_loss},
+                                          {"balance_term", &RouterHealth::balance_term},
+                                          {"z_term", &RouterHealth::z_term},
                                           {"agreement", &RouterHealth::agreement}};
   return kReadings;
 }

@@ -20,7 +20,7 @@ Observation observe(const Tensor& logits_TE, const Tensor& before_TE, const Tens
 // The same of all micro-batches and ranks, on the host, with the other sums of RoutingStats.
 struct HealthSums {
   std::int64_t experts, choices;  // E, and K of a token
-  double tokens = 0, balance = 0, z = 0, entropy = 0;
+  double tokens = 0, balance_term = 0, z = 0, entropy = 0;
   double gate = 0, dropped_gate = 0, agreed = 0, largest_logit = 0;
   std::vector<double> p_E = std::vector<double>(static_cast<std::size_t>(experts)),
                       kept_K = std::vector<double>(static_cast<std::size_t>(choices)),
@@ -41,13 +41,13 @@ struct RouterHealth {
   double drop_fraction = 0;             // of choices
   double dropped_gate = 0;              // share of the gate weights that dropped choices had
   double largest_logit = 0;             // in size
-  double balance_loss = 0, z_loss = 0;  // with their coefficients
+  double balance_term = 0, z_term = 0;  // what all losses but z's, and z's, add to the training loss
   double agreement = 0;  // share of tokens whose best expert is that of the reading before; none at the first reading
 };
 
-// What the losses are multiplied with, whether there was a reading before, and whether the router has scores at all.
+// The z-loss's coefficient, whether there was a reading before, and whether the router has scores at all.
 struct HealthContext {
-  double balance_coefficient = 0, z_coefficient = 0;
+  double z_coefficient = 0;
   bool has_before = false, has_scores = true;
 };
 RouterHealth health_of(const HealthSums& sums, const HealthContext& context);

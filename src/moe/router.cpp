@@ -89,7 +89,7 @@ Routing Router::route(const Scores& scores, const RouterPass& pass, std::int64_t
   if (state_->bias_E && pass.trains())
     state_->chosen.set(pass.step, pass.first_token, choices_of_each(expert_TK, config_.experts));
   if (!gate_) {
-    routing.stats.balance_1 = routing.stats.z_1 = routing.stats.entropy_1;
+    routing.stats.balance_1 = routing.stats.z_1 = routing.stats.balance_term_1 = routing.stats.entropy_1;
     return routing;
   }
   kernels(device_).entropy(routing.stats.entropy_1, scores.share_TE.value());
@@ -98,6 +98,7 @@ Routing Router::route(const Scores& scores, const RouterPass& pass, std::int64_t
   routing.loss_1 = losses.loss_1;
   routing.stats.balance_1 = losses.balance_1;
   routing.stats.z_1 = losses.z_1;
+  routing.stats.balance_term_1 = losses.balance_term_1;
   return routing;
 }
 

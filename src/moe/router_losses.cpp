@@ -56,19 +56,10 @@ float tokens_of(const LossScope& scope) {
 RouterLosses router_losses(const Scores& scores, const TopK& chosen, const Tensor& expert_AK, const MoeConfig& config,
                            const LossScope& scope, StepShares& so_far) {
   const RouterConfig& router = config.router;
-  RouterLosses losses;
   const Variable even = balance(scores, expert_AK, config, scope, so_far.counted);
-  losses.balance_1 = even.value();
-  losses.loss_1 = times(even, static_cast<float>(router.balance_loss) * scope.pass.balance_scale);
-  const auto add_loss = [&losses](const Variable& loss_1) { losses.loss_1 = add(losses.loss_1, loss_1); };
+  Variable loss_1 = times(even, static_cast<float>(router.balance_loss) * scope.pass.balance_scale);
+  const auto add_loss = [&loss_1](const Variable& more_1) { loss_1 = add(loss_1, more_1); };
 
-  if (scores.lse_T) {
-    const Variable z = z_loss(scores.logits_TE, {scores.share_TE, scores.lse_T}, scope.pass.share);
-    losses.z_1 = z.value();
-    add_loss(times(z, static_cast<float>(router.z_loss)));
-  } else {
-    losses.z_1 = Tensor::zeros({1}, DType::f32, expert_AK.device());
-  }
   if (router.device_loss > 0 || router.communication_loss > 0)
     add_loss(by_device(scores, expert_AK, config, scope, so_far));
   const float set = scope.pass.share * tokens_of(scope) * scope.pass.balance_scale;
@@ -80,7 +71,17 @@ RouterLosses router_losses(const Scores& scores, const TopK& chosen, const Tenso
     add_loss(squared_variation(choice_probability(scores.clean_TE, scores.sigma_TE, best), scope,
                                static_cast<float>(router.load_loss) * set));
   }
-  return losses;
+  const Tensor balance_term_1 = loss_1.value();
+
+  Tensor z_1;
+  if (scores.lse_T) {
+    const Variable z = z_loss(scores.logits_TE, {scores.share_TE, scores.lse_T}, scope.pass.share);
+    z_1 = z.value();
+    add_loss(times(z, static_cast<float>(router.z_loss)));
+  } else {
+    z_1 = Tensor::zeros({1}, DType::f32, expert_AK.device());
+  }
+  return {.loss_1 = loss_1, .balance_term_1 = balance_term_1, .balance_1 = even.value(), .z_1 = z_1};
 }
 
 }  // namespace switchyard

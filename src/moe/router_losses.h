@@ -17,6 +17,7 @@ namespace switchyard {
 //   z              mean_t logsumexp(logits_t)^2    ST-MoE (arXiv 2202.08906, section 3.3)
 struct RouterLosses {
   Variable loss_1;        // all, times their coefficients; those but z's also times the pass's balance_scale
+  Tensor balance_term_1;  // of that all but z's
   Tensor balance_1, z_1;  // this rank's shares, coefficients left out
 };
 

@@ -43,10 +43,11 @@ struct Decisions {
 
 // What the router saw, for metrics; sums over this rank's tokens.
 struct RoutingStats {
-  Tensor kept_PE;    // i32: rows that each expert took of each part
-  Tensor balance_1;  // f32: this rank's share of the balance loss, coefficient left out; 1 in all when uniform
-  Tensor z_1;        // f32: likewise of the z-loss
-  Tensor entropy_1;  // f32: of p, nats, summed over tokens
+  Tensor kept_PE;         // i32: rows that each expert took of each part
+  Tensor balance_1;       // f32: this rank's share of the balance loss, coefficient left out
+  Tensor z_1;             // f32: likewise of the z-loss
+  Tensor balance_term_1;  // f32: this rank's share of all losses but z's, with their coefficients
+  Tensor entropy_1;       // f32: of p, nats, summed over tokens
   std::int64_t tokens = 0;
   std::int64_t choices = 0;            // that could have been kept
   std::optional<Observation> seen{};   // in a pass that observes

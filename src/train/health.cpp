@@ -11,7 +11,8 @@ namespace {
 // f(sum) for every sum of one block, in one order.
 template <class Sums, class F>
 void for_each_sum(Sums& sums, F f) {
-  for (auto* one : {&sums.tokens, &sums.balance, &sums.z, &sums.entropy, &sums.gate, &sums.dropped_gate, &sums.agreed})
+  for (auto* one :
+       {&sums.tokens, &sums.balance_term, &sums.z, &sums.entropy, &sums.gate, &sums.dropped_gate, &sums.agreed})
     f(*one);
   for (auto* many : {&sums.p_E, &sums.kept_K, &sums.chosen_KE})
     for (auto& each : *many) f(each);
@@ -42,20 +43,18 @@ void add(HealthSums& sums, const RoutingStats& stats, bool experts_choose) {
   if (!stats.seen) return;
   const auto& [seen, chosen_KE] = *stats.seen;
   const auto floats =
-      host_values<float>({stats.balance_1, stats.z_1, stats.entropy_1, seen.gate_2, seen.logit_1, seen.p_E});
+      host_values<float>({stats.balance_term_1, stats.z_1, stats.entropy_1, seen.gate_2, seen.logit_1, seen.p_E});
   sums.tokens += static_cast<double>(stats.tokens);
-  sums.balance += floats[0];
+  sums.balance_term += floats[0];
   sums.z += floats[1];
   sums.entropy += floats[2];
-  sums.gate += floats[3];
-  sums.dropped_gate += floats[4];
   if (floats[5] > sums.largest_logit || std::isnan(floats[5])) sums.largest_logit = floats[5];  // a NaN stays
   for (std::size_t e = 0; e < sums.p_E.size(); ++e) sums.p_E[e] += floats[6 + e];
   if (experts_choose) {
-    sums.gate -= floats[4];
-    sums.dropped_gate = 0;
     add_taken(sums, seen, stats.kept_PE);
   } else {
+    sums.gate += floats[3];
+    sums.dropped_gate += floats[4];
     add_choices(sums, seen, chosen_KE);
   }
 }
@@ -75,9 +74,7 @@ HealthScope health_scope(const Config& config) {
                     .experts = config.moe.experts,
                     .choices = experts_choose ? 1 : router.top_k,
                     .experts_choose = experts_choose,
-                    .context = {.balance_coefficient = router.balance_loss,
-                                .z_coefficient = router.z_loss,
-                                .has_scores = router.scores != Scoring::hash}};
+                    .context = {.z_coefficient = router.z_loss, .has_scores = router.scores != Scoring::hash}};
   const std::vector<bool> is_moe = moe_blocks(config.moe, config.model.n_layers);
   for (std::size_t i = 0; i < is_moe.size(); ++i)
     if (is_moe[i]) scope.layers.push_back(static_cast<std::int64_t>(i));

@@ -21,7 +21,7 @@ struct HealthScope {
   HealthContext context;
 };
 
-// Of a first reading, with the coefficients of the (resolved) configuration.
+// Of a first reading, by the (resolved) configuration.
 HealthScope health_scope(const Config& config);
 
 // The readings of a step whose passes observed: `stats` by micro-batch and MoE block, as this rank saw them. Two

@@ -75,7 +75,6 @@ void Learner::tensors_changed() {
 // Compares with the weights of the reading before, and keeps those that the step's passes had.
 std::vector<LayerHealth> Learner::read_health(const StepSums& sums) {
   HealthScope scope = health_scope(config_);
-  scope.context.balance_coefficient *= double{balance_scale_};
   scope.context.has_before = has_reading_;
   has_reading_ = true;
   return switchyard::read_health(sums.stats(), scope, *mesh_.world);

@@ -17,7 +17,7 @@ struct StepMetrics {
   std::int64_t step = 0;    // steps done
   std::int64_t tokens = 0;  // target tokens seen since the run began
   double loss = 0;          // cross-entropy, nats a token
-  double balance_loss = 0;  // mean over MoE blocks, coefficient left out: 1 when uniform
+  double balance_loss = 0;  // mean over MoE blocks, coefficient left out; uniform: 1, or top_k where all choices count
   double z_loss = 0;        // likewise
   double lr = 0;
   double grad_norm = 0;  // before clipping

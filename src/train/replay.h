@@ -17,7 +17,8 @@ Policy policy_of(const Record& record, const std::string& changes);
 
 // The health of every MoE block, over all steps of the record, had this policy met the same logits. Its routers are the
 // real ones. What comes before logits (jitter, noise) has happened; the rows that reached later blocks are those that
-// the recorded policy let through. For one rank.
+// the recorded policy let through. In `balance_term` the load loss is missing, for the noise's deviations are not
+// recorded, and a loss over micro-batches is over whole steps. For one rank.
 std::vector<LayerHealth> replay(const Record& record, const Policy& policy, ProcessGroup& world);
 
 }  // namespace switchyard

@@ -13,7 +13,7 @@ namespace {
 HealthSums sums() {
   HealthSums s{.experts = 4, .choices = 2};
   s.tokens = 10;
-  s.balance = 1.5;
+  s.balance_term = 0.15;
   s.z = 2;
   s.entropy = 8;
   s.gate = 10;
@@ -27,7 +27,7 @@ HealthSums sums() {
 }
 
 TEST(RouterHealth, ByHand) {
-  const RouterHealth h = health_of(sums(), {.balance_coefficient = 0.1, .z_coefficient = 0.01, .has_before = true});
+  const RouterHealth h = health_of(sums(), {.z_coefficient = 0.01, .has_before = true});
   EXPECT_EQ(h.load, (std::vector{8.0 / 5, 6.0 / 5, 6.0 / 5, 0.0})) << "20 choices of 4 experts are 5 each";
   EXPECT_DOUBLE_EQ(h.load_min, 0);
   EXPECT_DOUBLE_EQ(h.load_p10, 0.3 * 1.2) << "three tenths of the way from the first of four to the second";
@@ -44,8 +44,8 @@ TEST(RouterHealth, ByHand) {
   EXPECT_DOUBLE_EQ(h.drop_fraction, 7.0 / 20);
   EXPECT_DOUBLE_EQ(h.dropped_gate, 0.25);
   EXPECT_DOUBLE_EQ(h.largest_logit, 12);
-  EXPECT_DOUBLE_EQ(h.balance_loss, 0.1 * 1.5);
-  EXPECT_DOUBLE_EQ(h.z_loss, 0.01 * 2);
+  EXPECT_DOUBLE_EQ(h.balance_term, 0.15);
+  EXPECT_DOUBLE_EQ(h.z_term, 0.01 * 2);
   EXPECT_DOUBLE_EQ(h.agreement, 0.7);
 }
 

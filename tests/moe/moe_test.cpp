@@ -249,6 +249,8 @@ TEST_P(MoeRouters, MatchTheDefinition) {
   EXPECT_NEAR(at(result.stats.z_1, 0), expected.z, 1e-5 * expected.z);
   // Squares of quotients of sums of 16 f32 numbers.
   EXPECT_NEAR(result.loss_1 ? at(result.loss_1.value(), 0) : 0, expected.loss, 1e-5 * (1 + expected.loss));
+  EXPECT_NEAR(at(result.stats.balance_term_1, 0), expected.loss - router.z_loss * expected.z,
+              1e-5 * (1 + expected.loss));
 
   const Tensor& load_PE = result.stats.kept_PE;
   const auto* load = load_PE.data<std::int32_t>();
@@ -381,7 +383,10 @@ TEST_P(MoeRouters, TheScaleMultipliesEveryLossButZ) {
     Layer layer(config(), mesh);
     pass.balance_scale = scale;
     const MoeResult result = layer.moe(Variable(tokens(16, 0), true), pass);
-    return result.loss_1 ? at(result.loss_1.value(), 0) - config().router.z_loss * at(result.stats.z_1, 0) : 0;
+    const double all = result.loss_1 ? at(result.loss_1.value(), 0) : 0;
+    EXPECT_NEAR(at(result.stats.balance_term_1, 0), all - config().router.z_loss * at(result.stats.z_1, 0),
+                1e-5 * (1 + all));
+    return at(result.stats.balance_term_1, 0);
   };
   const double one = balance_losses(1);
   EXPECT_NEAR(balance_losses(3), 3 * one, 1e-5 * (1 + one));

@@ -90,7 +90,7 @@ TEST(RouterHealth, IsReadEveryNStepsAndChangesNothing) {
           EXPECT_EQ(m.router[0].layer, 1);
           EXPECT_NEAR(m.router[0].health.drop_fraction, m.drop_fraction, 1e-6);
           EXPECT_NEAR(m.router[0].health.mean_entropy, m.router_entropy, 1e-6);
-          EXPECT_NEAR(m.router[0].health.balance_loss, 0.01 * m.balance_loss, 1e-6);
+          EXPECT_NEAR(m.router[0].health.balance_term, 0.01 * m.balance_loss, 1e-6);
           EXPECT_EQ(std::isnan(m.router[0].health.agreement), step == 3);
           const auto json = nlohmann::json::parse(to_json(m))["router"][0];
           EXPECT_EQ(json["layer"], 1);
@@ -102,6 +102,40 @@ TEST(RouterHealth, IsReadEveryNStepsAndChangesNothing) {
       }
     }
     EXPECT_EQ(losses[0], losses[1]);
+  });
+}
+
+// What each loss adds alone, they add together; an alarm sees it.
+TEST(RouterHealth, TheBalanceTermIsOfEveryLossButZ) {
+  test::on_ranks({1, 2}, [](ProcessGroup& world) {
+    const RunDir dir("term", world);
+    for (const RouterKind kind : {RouterKind::noisy_top_k, RouterKind::deepseek_v2}) {
+      SCOPED_TRACE(text("kind ", static_cast<int>(kind)));
+      Config config = dir.config(world.size(), 1);
+      config.moe.router = test::small_routers()[std::size_t(kind)];
+      config = resolved(config, world.size());
+      config.health = {.every = 1, .alarms = {{.watch = reading("balance_term"), .above = 0.0, .readings = 1}}};
+      const auto term = [&] {
+        const StepMetrics m = Trainer(config, world, ProgressStyle::none).step();
+        EXPECT_EQ(m.alarms.size(), 1u);
+        return m.router[0].health.balance_term;
+      };
+      const double whole = term();
+      RouterConfig& router = config.moe.router;
+      const RouterConfig all = router;
+      double sum = 0;
+      for (double RouterConfig::*loss :
+           {&RouterConfig::balance_loss, &RouterConfig::device_loss, &RouterConfig::communication_loss,
+            &RouterConfig::importance_loss, &RouterConfig::load_loss}) {
+        if (all.*loss == 0) continue;
+        router.balance_loss = router.device_loss = router.communication_loss = 0;
+        router.importance_loss = router.load_loss = 0;
+        router.*loss = all.*loss;
+        sum += term();
+      }
+      EXPECT_NEAR(sum, whole, 1e-6 * (1 + whole)) << "f32 sums of a few numbers of size 1";
+    }
+    world.barrier();
   });
 }
 
@@ -192,7 +226,7 @@ TEST(RaiseBalance, MultipliesTheCoefficientUpToItsBound) {
     for (int step = 0; step < 6; ++step) {
       const StepMetrics m = trainer.step();
       scales.push_back(trainer.learner().balance_scale());
-      losses.push_back(m.router[0].health.balance_loss / m.balance_loss / 0.01);
+      losses.push_back(m.router[0].health.balance_term / m.balance_loss / 0.01);
     }
     EXPECT_EQ(scales, (std::vector<double>{1, 3, 3, 5, 5, 5}));
     for (std::size_t i = 0; i < 6; ++i)
@@ -217,7 +251,7 @@ TEST(RaiseBalance, GoesOnBitForBitAfterAStop) {
         for (int i = 0; i < steps; ++i) {
           const StepMetrics m = trainer.step();
           numbers.insert(numbers.end(),
-                         {m.loss, m.grad_norm, m.router[0].health.balance_loss, double(m.alarms.size())});
+                         {m.loss, m.grad_norm, m.router[0].health.balance_term, double(m.alarms.size())});
         }
         trainer.save();
         world.barrier();
