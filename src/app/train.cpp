@@ -43,7 +43,12 @@ int train(const Options& options, ProcessGroup& world) {
                    memory_line("at the start", device, Moment::now, world));
   const Outcome outcome = trainer.run();
   if (speaks) say(world, memory_head() + "\n" + memory_line("at its peak", device, Moment::peak, world));
-  return outcome == Outcome::finished ? exit_done : exit_stopped;
+  switch (outcome) {
+    case Outcome::finished: return exit_done;
+    case Outcome::stopped: return exit_stopped;
+    case Outcome::alarmed: return exit_alarmed;
+  }
+  throw Error("unknown outcome");
 }
 
 }  // namespace

@@ -7,7 +7,7 @@
 
 namespace switchyard {
 
-// What a run does when an alarm fires: says so, also raises the balance loss's coefficient, or saves and ends.
+// What a run does when an alarm fires: says so, also raises the coefficients of all losses but z's, or saves and ends.
 enum class AlarmAction { log, raise_balance, stop };
 
 // Fires where a reading of an MoE block has been beyond a limit this many readings in a row, and begins to count anew.
@@ -25,11 +25,10 @@ struct AlarmConfig {
     v.field("below", below, "the limit that it must not be below");
     v.field("readings", readings, "readings in a row beyond a limit that fire it").between(1, 1'000'000);
     v.field("layers", layers, "blocks that it watches; empty means every MoE block");
-    v.choice(
-        "action", action,
-        "log says it; raise_balance also multiplies the balance coefficient by health.raise_by; stop saves and ends "
-        "the run with exit code 5",
-        {{"log", AlarmAction::log}, {"raise_balance", AlarmAction::raise_balance}, {"stop", AlarmAction::stop}});
+    v.choice("action", action,
+             "log says it; raise_balance also multiplies the coefficients of all losses but z by health.raise_by; stop "
+             "saves and ends the run with exit code 76",
+             {{"log", AlarmAction::log}, {"raise_balance", AlarmAction::raise_balance}, {"stop", AlarmAction::stop}});
   }
 
   static std::vector<std::string> reading_names();
@@ -47,8 +46,9 @@ struct HealthConfig {
   template <class V>
   void describe(V& v) {
     v.field("every", every, "steps between readings of every router's health; 0 reads none").between(0, 1'000'000'000);
-    v.field("raise_by", raise_by, "what action raise_balance multiplies the balance coefficient by").between(1, 1000);
-    v.field("raise_to", raise_to, "never beyond this many times the configured coefficient").between(1, 1'000'000);
+    v.field("raise_by", raise_by, "what action raise_balance multiplies the coefficients of all losses but z by")
+        .between(1, 1000);
+    v.field("raise_to", raise_to, "never beyond this many times the configured coefficients").between(1, 1'000'000);
     v.list("alarms", alarms, "readings to watch; a list here replaces this one as a whole");
   }
 };

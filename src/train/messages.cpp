@@ -14,4 +14,8 @@ void warn(const ProcessGroup& world, const std::string& line) {
   if (world.rank() == 0) std::fprintf(stderr, "warning: %s\n", line.c_str());
 }
 
+void tell_error(const ProcessGroup& world, const std::string& line) {
+  if (world.rank() == 0) std::fprintf(stderr, "error: %s\n", line.c_str());
+}
+
 }  // namespace switchyard

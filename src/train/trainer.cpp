@@ -10,9 +10,7 @@
 #include "train/evaluate.h"
 #include "train/messages.h"
 #include "train/setup.h"
-#include "train/signals.h"
 #include "train/state.h"
-#include "train/tensorboard.h"
 
 namespace switchyard {
 namespace {
@@ -90,6 +88,8 @@ TrainingState Trainer::state() {
           .alarm_streaks = alarms_.streaks()};
 }
 
+void Trainer::check_replicas() { require_same_replicas(learner_.model().parameters(), step_, learner_.mesh()); }
+
 void Trainer::save() { saver_->save(learner_.tensors(), state()); }
 
 StepMetrics Trainer::step() {
@@ -133,54 +133,71 @@ Outcome Trainer::run() {
 
 Outcome Trainer::train(Progress& progress) {
   if (config_.checkpoint.async) saver_->reserve(learner_.tensors());
-  const std::filesystem::path dir = config_.run.dir;
-  std::optional<MetricsLog> log;
-  std::optional<EventFile> events;
-  if (world_.rank() == 0) {
-    const std::filesystem::path path = dir / "config.yaml";
-    SY_REQUIRE(std::ofstream(path) << write_config(config_) << std::flush, Fault::data, "cannot write ", path.string(),
-               "; is the disk full?");
-    log.emplace(dir / "metrics.jsonl", step_);
-    if (config_.train.tensorboard) events.emplace(dir, step_ + 1);
-  }
-
-  const auto check_replicas = [this] { require_same_replicas(learner_.model().parameters(), step_, learner_.mesh()); };
+  open_logs();
   check_replicas();
   while (step_ < config_.train.steps) {
     StepMetrics metrics = step();
     if (config_.parallel.check_every > 0 && step_ % config_.parallel.check_every == 0) check_replicas();
     if (valid_ && is_due(config_.train.eval_every)) metrics.val_loss = evaluate();
-    if (log) log->write(metrics);
-    if (events) events->write(step_, to_summary(metrics));
+    write_logs(metrics);
     progress.show(metrics);
-    const Alarm* stops = nullptr;
-    for (const Alarm& alarm : metrics.alarms) {
-      progress.say(text("alarm at step ", step_, ": ", to_text(alarm),
-                        alarm.action == AlarmAction::raise_balance
-                            ? text("; the balance coefficient is times ", learner_.balance_scale())
-                            : ""));
-      if (alarm.action == AlarmAction::stop) stops = &alarm;
-    }
-
-    const auto [request, saving] = agree(world_, saver_->progress());
-    if (saving != SaveProgress::writing) saver_->finish();
-    if (request != Request::none || stops || is_due(config_.checkpoint.every)) {
-      const bool last = request == Request::stop || stops || step_ == config_.train.steps;
-      if (config_.checkpoint.async && !last)
-        saver_->start(learner_.tensors(), state());
-      else
-        save();
-    }
-    SY_REQUIRE(!stops, Fault::numeric, "an alarm stopped the run at step ", step_, ", saved: ", to_text(*stops),
-               "; the same command goes on from there");
-    if (request == Request::stop && step_ < config_.train.steps) {
+    const Alarm* stops = tell_alarms(metrics.alarms, progress);
+    const Request request = save_if_due(stops ? Request::stop : Request::none);
+    if (step_ == config_.train.steps) {
+      if (metrics.val_loss)
+        progress.say(text("held-out loss ", *metrics.val_loss, " nats a token after ", step_, " steps"));
+    } else if (stops) {
+      tell_error(world_, text("an alarm stopped the run at step ", step_, ", saved: ", to_text(*stops),
+                              "; the same command goes on from there"));
+      return Outcome::alarmed;
+    } else if (request == Request::stop) {
       progress.say(text("stopped by a signal at step ", step_, ", saved"));
       return Outcome::stopped;
     }
-    if (metrics.val_loss && step_ == config_.train.steps)
-      progress.say(text("held-out loss ", *metrics.val_loss, " nats a token after ", step_, " steps"));
   }
   return Outcome::finished;
+}
+
+void Trainer::open_logs() {
+  if (world_.rank() != 0) return;
+  const std::filesystem::path dir = config_.run.dir, path = dir / "config.yaml";
+  SY_REQUIRE(std::ofstream(path) << write_config(config_) << std::flush, Fault::data, "cannot write ", path.string(),
+             "; is the disk full?");
+  log_.emplace(dir / "metrics.jsonl", step_);
+  if (config_.train.tensorboard) events_.emplace(dir, step_ + 1);
+}
+
+void Trainer::write_logs(const StepMetrics& metrics) {
+  if (log_) log_->write(metrics);
+  if (events_) events_->write(step_, to_summary(metrics));
+}
+
+// The last that stops the run, or none.
+const Alarm* Trainer::tell_alarms(const std::vector<Alarm>& alarms, Progress& progress) const {
+  const Alarm* stops = nullptr;
+  for (const Alarm& alarm : alarms) {
+    progress.say(text("alarm at step ", step_, ": ", to_text(alarm),
+                      alarm.action == AlarmAction::raise_balance
+                          ? text("; the balance coefficients are times ", learner_.balance_scale())
+                          : ""));
+    if (alarm.action == AlarmAction::stop) stops = &alarm;
+  }
+  return stops;
+}
+
+// Publishes what was written in the background, and saves where that is due or wanted. Returns the stronger of what
+// signals ask for and the run's own request.
+Request Trainer::save_if_due(Request own) {
+  const auto [heard, saving] = agree(world_, saver_->progress());
+  if (saving != SaveProgress::writing) saver_->finish();
+  const Request request = std::max(heard, own);
+  if (request == Request::none && !is_due(config_.checkpoint.every)) return request;
+  const bool is_last = request == Request::stop || step_ == config_.train.steps;
+  if (config_.checkpoint.async && !is_last)
+    saver_->start(learner_.tensors(), state());
+  else
+    save();
+  return request;
 }
 
 }  // namespace switchyard

@@ -7,10 +7,12 @@
 #include "data/tokenizer.h"
 #include "train/learner.h"
 #include "train/progress.h"
+#include "train/signals.h"
+#include "train/tensorboard.h"
 
 namespace switchyard {
 
-enum class Outcome { finished, stopped };
+enum class Outcome { finished, stopped, alarmed };
 
 // One run of a learner, from the newest checkpoint in the run's directory (or from step 0) to the last step. The same
 // calls on every rank.
@@ -19,8 +21,8 @@ class Trainer {
   // The configuration is resolved. The world outlives the trainer.
   Trainer(const Config& config, ProcessGroup& world, ProgressStyle progress);
 
-  // Trains until the last step, or until a signal asks to stop; saves before it returns. What was being saved when a
-  // step was not finite is saved. Where an alarm stops the run it saves and throws Error (Fault::numeric).
+  // Trains until the last step, or until a signal or an alarm asks to stop, of which an alarm's is told as an error;
+  // saves before it returns. What was being saved when a step was not finite is saved.
   Outcome run();
 
   // One optimizer step on the global batch of this step; moves on to the next. An alarm that it fires has raised the
@@ -39,8 +41,13 @@ class Trainer {
  private:
   void make_run_dir();
   std::optional<Found> resume();
+  void check_replicas();
   void raise_balance();
   Outcome train(Progress& progress);
+  void open_logs();
+  void write_logs(const StepMetrics& metrics);
+  const Alarm* tell_alarms(const std::vector<Alarm>& alarms, Progress& progress) const;
+  Request save_if_due(Request own);
   TrainingState state();
   bool is_due(std::int64_t every) const { return step_ == config_.train.steps || (every > 0 && step_ % every == 0); }
 
@@ -52,6 +59,8 @@ class Trainer {
   std::optional<EvalLoader> valid_;
   std::optional<Saver> saver_;
   Alarms alarms_;
+  std::optional<MetricsLog> log_;    // rank 0's
+  std::optional<EventFile> events_;  // likewise
   std::int64_t step_ = 0;  // done
 };
 

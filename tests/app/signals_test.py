@@ -139,7 +139,7 @@ class Alarms(Scenario):
     def test_stop_saves_and_says_why_once(self):
         stop = (f"health.alarms=[{self.LOW % 'stop'}]", "health.every=2", "checkpoint.every=0")
         stopped = self.train(*stop, ranks=2)
-        self.assertRefused(stopped, 5, "an alarm stopped the run at step 4", "block 1: largest_logit = ", "above 0.0",
+        self.assertRefused(stopped, 76, "an alarm stopped the run at step 4", "block 1: largest_logit = ", "above 0.0",
                            "2 readings in a row")
         self.assertEqual(stopped.err.count("an alarm stopped"), 1, stopped)
         self.assertEqual(self.checkpoints(), ["step-00000004"])
@@ -150,7 +150,7 @@ class Alarms(Scenario):
         self.assertIn("at step 4", self.finished("health.every=0", ranks=2).out, "it was to go on from there")
 
     def test_log_and_raise_balance_go_on(self):
-        for action, part in (("log", ""), ("raise_balance", "the balance coefficient is times 2")):
+        for action, part in (("log", ""), ("raise_balance", "the balance coefficients are times 2")):
             with self.subTest(action):
                 ended = self.finished(f"health.alarms=[{self.LOW % action}]", "health.every=2", f"run.dir={action}")
                 self.assertIn("alarm at step 4: block 1: largest_logit = ", ended.out)
