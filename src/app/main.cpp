@@ -13,7 +13,7 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", program_version());
   app.footer(
       "Several ranks:  launch/local.sh CONFIG -n 2   (or mpirun -n 2 switchyard train CONFIG)\n"
-      "Exit codes: 0 done, 2 usage or configuration, 3 data, 4 checkpoint, 5 not finite, 6 no memory,\n"
+      "Exit codes: 0 done, 2 usage or configuration, 3 data or logs, 4 checkpoint, 5 not finite, 6 no memory,\n"
       "            7 communication, 75 stopped by a signal after saving: run again to go on, 76 likewise by an alarm");
 
   Action action;

@@ -18,7 +18,7 @@ inline constexpr ExitCode exit_codes[] = {
     {exit_done, "done"},
     {static_cast<int>(Fault::internal), "a fault of the program itself"},
     {static_cast<int>(Fault::usage), "command line or configuration"},
-    {static_cast<int>(Fault::data), "a corpus, tokenizer or token file"},
+    {static_cast<int>(Fault::data), "a corpus, tokenizer or token file; metrics.jsonl or config.yaml on a full disk"},
     {static_cast<int>(Fault::checkpoint), "a checkpoint is damaged, foreign or missing"},
     {static_cast<int>(Fault::numeric), "the loss or a gradient is not finite"},
     {static_cast<int>(Fault::memory), "no memory left on the device"},

@@ -128,7 +128,9 @@ MetricsLog::MetricsLog(std::filesystem::path path, std::int64_t resumed_step) : 
   std::ofstream out(fresh, std::ios::binary);
   out << kept << std::flush;
   SY_REQUIRE(out, Fault::data, "cannot write ", fresh.string(), "; is the disk full?");
-  std::filesystem::rename(fresh, path_);
+  std::error_code failure;
+  std::filesystem::rename(fresh, path_, failure);
+  SY_REQUIRE(!failure, Fault::data, "cannot write ", path_.string(), ": ", failure.message());
   out_.open(path_, std::ios::app | std::ios::binary);
   SY_REQUIRE(out_, Fault::data, "cannot write ", path_.string());
 }

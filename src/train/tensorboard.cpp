@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "train/messages.h"
+
 namespace switchyard {
 
 EventSummary to_summary(const StepMetrics& m) {
@@ -25,6 +27,28 @@ EventSummary to_summary(const StepMetrics& m) {
     summary.bars("router/load" + where, health.load);
   }
   return summary;
+}
+
+Charts::Charts(const std::filesystem::path& dir, std::int64_t first_step, const ProcessGroup& world) : world_(world) {
+  try {
+    file_.emplace(dir, first_step);
+  } catch (const std::exception& error) {
+    give_up(error);
+  }
+}
+
+void Charts::write(const StepMetrics& metrics) {
+  if (!file_) return;
+  try {
+    file_->write(metrics.step, to_summary(metrics));
+  } catch (const std::exception& error) {
+    give_up(error);
+  }
+}
+
+void Charts::give_up(const std::exception& error) {
+  warn(world_, text(error.what(), " The run goes on without charts for TensorBoard."));
+  file_.reset();
 }
 
 }  // namespace switchyard

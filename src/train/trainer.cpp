@@ -4,6 +4,7 @@
 #include <chrono>
 #include <fstream>
 
+#include "checkpoint/agreement.h"
 #include "data/token_file_info.h"
 #include "dist/consistency.h"
 #include "train/config_writer.h"
@@ -158,18 +159,30 @@ Outcome Trainer::train(Progress& progress) {
   return Outcome::finished;
 }
 
+// What keeps rank 0 from writing is told to all.
 void Trainer::open_logs() {
-  if (world_.rank() != 0) return;
-  const std::filesystem::path dir = config_.run.dir, path = dir / "config.yaml";
-  SY_REQUIRE(std::ofstream(path) << write_config(config_) << std::flush, Fault::data, "cannot write ", path.string(),
-             "; is the disk full?");
-  log_.emplace(dir / "metrics.jsonl", step_);
-  if (config_.train.tensorboard) events_.emplace(dir, step_ + 1);
+  const std::filesystem::path dir = config_.run.dir;
+  root_or_fail(world_, [&] {
+    const std::filesystem::path path = dir / "config.yaml";
+    SY_REQUIRE(std::ofstream(path) << write_config(config_) << std::flush, Fault::data, "cannot write ", path.string(),
+               "; is the disk full?");
+    log_.emplace(dir / "metrics.jsonl", step_);
+    return "";
+  });
+  if (config_.train.tensorboard && world_.rank() == 0) charts_.emplace(dir, step_ + 1, world_);
 }
 
 void Trainer::write_logs(const StepMetrics& metrics) {
-  if (log_) log_->write(metrics);
-  if (events_) events_->write(step_, to_summary(metrics));
+  try {
+    root_or_fail(world_, [&] {
+      log_->write(metrics);
+      return "";
+    });
+  } catch (const Error&) {
+    saver_->finish();  // every rank has this error
+    throw;
+  }
+  if (charts_) charts_->write(metrics);
 }
 
 // The last that stops the run, or none.

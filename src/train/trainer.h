@@ -22,7 +22,8 @@ class Trainer {
   Trainer(const Config& config, ProcessGroup& world, ProgressStyle progress);
 
   // Trains until the last step, or until a signal or an alarm asks to stop, of which an alarm's is told as an error;
-  // saves before it returns. What was being saved when a step was not finite is saved.
+  // saves before it returns. Throws as step() does, and Error (Fault::data) on every rank where metrics.jsonl cannot be
+  // written: what was being saved is then saved.
   Outcome run();
 
   // One optimizer step on the global batch of this step; moves on to the next. An alarm that it fires has raised the
@@ -59,8 +60,8 @@ class Trainer {
   std::optional<EvalLoader> valid_;
   std::optional<Saver> saver_;
   Alarms alarms_;
-  std::optional<MetricsLog> log_;    // rank 0's
-  std::optional<EventFile> events_;  // likewise
+  std::optional<MetricsLog> log_;  // rank 0's, as are the charts
+  std::optional<Charts> charts_;
   std::int64_t step_ = 0;  // done
 };
 

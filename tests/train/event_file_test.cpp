@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <set>
@@ -174,6 +175,17 @@ TEST(EventFile, SaysWhereItCannotWrite) {
     EXPECT_EQ(error.fault(), Fault::data);
     EXPECT_NE(std::string(error.what()).find("/proc/self/events.out.tfevents."), std::string::npos) << error.what();
   }
+}
+
+TEST(TensorBoard, EndsNoRunWhereItCannotWrite) {
+  testing::internal::CaptureStderr();
+  const auto self = make_self_group();
+  Charts charts("/proc/self", 1, *self);
+  charts.write({.step = 1});
+  charts.write({.step = 2});
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(said.find("warning: cannot write /proc/self/events.out.tfevents."), 0u) << said;
+  EXPECT_EQ(std::ranges::count(said, '\n'), 1) << said;
 }
 
 TEST(TensorBoard, ShowsEveryScalarOfAStep) {

@@ -1,8 +1,11 @@
 #include "train/trainer.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
+#include <csignal>
 #include <cstring>
+#include <thread>
 
 #include "grad_check.h"
 #include "ranks.h"
@@ -228,6 +231,46 @@ TEST(Saving, InTheBackgroundIsTheSame) {
     }
     EXPECT_EQ(files[0].size(), 3 * (std::size_t(world.size()) + 1));
     EXPECT_TRUE(files[0] == files[1]) << "the checkpoints differ";
+    world.barrier();
+  });
+}
+
+// A reader of metrics.jsonl that goes after three steps stands for a disk that is full from then on. Every rank ends
+// with the error, and what was being saved is saved.
+TEST(Saving, IsFinishedWhereMetricsCannotBeWritten) {
+  test::on_ranks({1, 2}, [](ProcessGroup& world) {
+    const RunDir dir("full", world);
+    Config config = dir.config(world.size(), 1);
+    config.train.steps = 1'000'000;
+    config.checkpoint = {.every = 1, .keep = 2};
+    const std::filesystem::path run = config.run.dir;
+    std::thread reader;
+    if (world.rank() == 0) {
+      std::signal(SIGPIPE, SIG_IGN);
+      std::filesystem::create_directories(run);
+      const std::string pipe = run / "metrics.jsonl.new";
+      ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+      reader = std::thread([pipe] {
+        std::ifstream in(pipe);
+        std::string line;
+        for (int i = 0; i < 3; ++i) std::getline(in, line);
+      });
+    }
+    world.barrier();
+    Trainer trainer(config, world, ProgressStyle::none);
+    try {
+      trainer.run();
+      ADD_FAILURE() << "nobody reads metrics.jsonl any more";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.fault(), Fault::data);
+      EXPECT_NE(std::string(error.what()).find("metrics.jsonl"), std::string::npos) << error.what();
+    }
+    if (reader.joinable()) reader.join();
+    world.barrier();
+    EXPECT_GE(trainer.steps_done(), 4);
+    const std::optional<Found> newest = find_checkpoint(checkpoint_dir(run), world);
+    ASSERT_TRUE(newest);
+    EXPECT_EQ(newest->state.step, trainer.steps_done() - 1);
     world.barrier();
   });
 }
