@@ -67,7 +67,7 @@ std::optional<Found> Trainer::resume() {
   learner_.tensors_changed();
   step_ = state.step;
   learner_.optimizer().set_steps(state.optimizer_step);
-  learner_.set_balance_scale(static_cast<float>(state.balance_scale));
+  learner_.set_balance_scale(static_cast<float>(std::min(state.balance_scale, config_.health.raise_to)));
   alarms_.resume(state.alarm_streaks);
   Progress(style_, 0, 0, 1).say(text("resumed from ", found->path.string(), " at step ", step_));
   return found;

@@ -234,6 +234,21 @@ TEST(RaiseBalance, MultipliesTheCoefficientUpToItsBound) {
   });
 }
 
+TEST(RaiseBalance, AResumedRunKeepsToItsBound) {
+  test::on_ranks({1}, [](ProcessGroup& world) {
+    const RunDir dir("raise-bound", world);
+    Config config = dir.config(1, 1);
+    {
+      Trainer trainer(config, world, ProgressStyle::none);
+      trainer.learner().set_balance_scale(12);
+      trainer.save();
+    }
+    EXPECT_EQ(Trainer(config, world, ProgressStyle::none).learner().balance_scale(), 12);
+    config.health.raise_to = 5;
+    EXPECT_EQ(Trainer(config, world, ProgressStyle::none).learner().balance_scale(), 5);
+  });
+}
+
 TEST(RaiseBalance, GoesOnBitForBitAfterAStop) {
   test::on_ranks({1, 2}, [](ProcessGroup& world) {
     const RunDir dir("raise-resume", world);
