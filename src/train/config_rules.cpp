@@ -234,4 +234,8 @@ Config resolved(Config c, int world_size) {
   return c;
 }
 
+  if (c.moe.experts > 0) {
+    const std::vector<std::string> of_health = health_warnings(c);
+    lines.insert(lines.end(), of_health.begin(), of_health.end());
+  }
 }  // namespace switchyard

@@ -32,6 +32,7 @@ struct AlarmConfig {
   }
 
   static std::vector<std::string> reading_names();
+  bool operator==(const AlarmConfig&) const = default;
 };
 
 // Silent in healthy runs; docs/health.md gives the reasons.

@@ -55,7 +55,8 @@ Policy policy_of(const Record& record, const std::string& changes) {
     config.moe.router = router_preset(*kind);
   else
     config.moe.router.kind = RouterKind::top_k;  // which leaves every key free
-  config.moe.router.allow_future_tokens = true;  // nothing is generated here
+  config.moe.router.allow_future_tokens = true;  // nothing is generated here,
+  config.health.alarms.clear();                  // and nothing watched
   config = resolved(read_config(write_config(config), "the recorded configuration", overrides));
   SY_REQUIRE(!config.moe.router.bias || record.config.moe.router.bias, Fault::usage,
              "router.bias: the recorded router has none, and what training would have made of it is not known");

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "train/config_reader.h"
+#include "train/config_rules.h"
 
 namespace switchyard {
 namespace {
@@ -112,6 +113,33 @@ TEST(AlarmConfig, TakesALimitAndRefusesWhatCannotWork) {
          "router.balance_loss = 0 stays 0");
   expect(refusal("{alarms: [{watch: agreement, below: 0.5, action: raise_balance}]}"), "agreement is not known");
   expect(refusal("{evry: 10}"), "did you mean every?");
+  expect(refusal("{every: 0, alarms: [{watch: load_cv, above: 1, action: stop}]}"), "health.every = 0 reads nothing");
+  EXPECT_EQ(refusal("{every: 0, alarms: [{watch: load_cv, above: 1}]}"), "");
+  EXPECT_EQ(refusal("{every: 0}"), "");
+  const std::string hash = "router: {kind: hash}";
+  for (const char* name : {"evenness", "entropy_of_mean", "mean_entropy", "largest_logit", "agreement"})
+    expect(refusal(text("{alarms: [{watch: ", name, ", below: 0.5}]}"), hash), text("so there is no ", name));
+  EXPECT_EQ(refusal("{alarms: [{watch: load_cv, above: 1}]}", hash), "");
+  EXPECT_EQ(refusal("{every: 10}", hash), "") << "the alarms that are always there";
+}
+
+TEST(AlarmConfig, WarnsOfAlarmsThatWillNotFire) {
+  const auto warned = [](const std::string& health, const std::string& more = "") {
+    return warnings(
+        read_config("moe: {experts: 4}\ntrain: {steps: 1000}\nhealth: " + health + "\n" + more, "run.yaml", {}));
+  };
+  const std::string chooses = "router: {kind: expert_choice, allow_future_tokens: true}";
+  using Lines = std::vector<std::string>;
+  for (const char* name : {"load_max", "load_cv", "dead_experts", "drop_fraction", "dropped_gate"})
+    EXPECT_EQ(warned(text("{alarms: [{watch: ", name, ", above: 0.5}]}"), chooses),
+              Lines{text("health.alarms[0].watch: ", name,
+                         " never changes, for experts that choose take equal numbers of rows and drop none")});
+  EXPECT_EQ(warned("{alarms: [{watch: evenness, below: 0.5}]}", chooses), Lines{});
+  EXPECT_EQ(warned("{alarms: [{watch: load_max, above: 4}]}"), Lines{});
+  EXPECT_EQ(warned("{every: 400, alarms: [{watch: load_max, above: 4}, {watch: load_cv, above: 1, readings: 2}]}"),
+            Lines{"health.alarms[0].readings: the run's 1000 steps have 2 readings, and it wants 3 in a row"});
+  EXPECT_EQ(warned("{every: 400}"), Lines{}) << "the alarms that are always there";
+  EXPECT_EQ(warned("{every: 400}", chooses), Lines{});
 }
 
 }  // namespace
