@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "tensor/error.h"
 #include "train/fields.h"
@@ -43,6 +44,8 @@ std::string to_text(const Alarm& alarm) {
 
 std::vector<Alarm> Alarms::look_at(const std::vector<LayerHealth>& layers) {
   std::vector<Alarm> fired;
+  if (layers.empty()) return fired;
+  const Streaks before = std::exchange(streaks_, {});
   int number = 0;
   for (const AlarmConfig& alarm : config_.alarms) {
     ++number;
@@ -50,14 +53,15 @@ std::vector<Alarm> Alarms::look_at(const std::vector<LayerHealth>& layers) {
     const std::string limit = limit_of(alarm);
     for (const auto& [layer, health] : layers) {
       const double value = health.*reading.value;
-      if (!watches(alarm, layer) || std::isnan(value)) continue;
+      const bool exists = !std::isnan(value);
+      if (!watches(alarm, layer) || (exists && !is_beyond(alarm, value))) continue;
       const std::string key = text("alarm ", number, ", ", reading.name, " ", limit, ", block ", layer);
-      if (!is_beyond(alarm, value)) {
-        streaks_.erase(key);
-      } else if (++streaks_[key] >= alarm.readings) {
-        streaks_.erase(key);
+      const auto found = before.find(key);
+      const std::int64_t streak = (found == before.end() ? 0 : found->second) + (exists ? 1 : 0);
+      if (exists && streak >= alarm.readings)
         fired.push_back({layer, reading.name, value, limit, alarm.readings, alarm.action});
-      }
+      else if (streak > 0)
+        streaks_[key] = streak;
     }
   }
   return fired;

@@ -27,12 +27,12 @@ class Alarms {
  public:
   explicit Alarms(const HealthConfig& config) : config_(config) {}
 
-  // What fires, in the order of the configuration and then of the blocks. A reading that does not exist yet (a NaN)
-  // changes nothing.
+  // What fires, in the order of the configuration and then of the blocks. A number that does not exist yet (a NaN)
+  // changes nothing, nor does a step without readings.
   std::vector<Alarm> look_at(const std::vector<LayerHealth>& layers);
 
-  // Readings in a row by alarm and block, none of them 0: what a checkpoint holds. Those of alarms that are no longer
-  // configured are never counted on.
+  // Readings in a row by alarm and block, none of them 0: what a checkpoint holds. The next reading forgets those of
+  // alarms that are no longer configured.
   using Streaks = std::map<std::string, std::int64_t>;
   const Streaks& streaks() const { return streaks_; }
   void resume(const Streaks& streaks) { streaks_ = streaks; }

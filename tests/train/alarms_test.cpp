@@ -74,6 +74,18 @@ TEST(Alarms, GoOnCountingWhereTheyWereLeft) {
   EXPECT_EQ(fired[0].layer, 1);
 }
 
+TEST(Alarms, AReadingForgetsWhatIsNoLongerConfigured) {
+  const HealthConfig old = watching({.watch = reading("dead_experts"), .above = 0.25, .readings = 2});
+  Alarms before(old), without(watching({.watch = reading("load_max"), .above = 9.0})), again(old);
+  before.look_at(dead(1, 1));
+  EXPECT_EQ(before.streaks().size(), 2u);
+  without.resume(before.streaks());
+  without.look_at(dead(1, 1));
+  EXPECT_TRUE(without.streaks().empty());
+  again.resume(without.streaks());
+  EXPECT_TRUE(again.look_at(dead(1, 1)).empty()) << "this is the first reading in a row";
+}
+
 TEST(Alarms, OfEveryKindOfReadingCanFire) {
   for (const Reading& each : readings()) {
     Alarms alarms(watching({.watch = reading(each.name), .above = 1.0, .readings = 1}));
