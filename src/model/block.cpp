@@ -61,14 +61,16 @@ BlockResult Block::forward(const Residual& x, const Pass& pass, const RouterPass
                                  return {attention_(x_TD, batch, seq), {}};
                                });
   const AddNorm middle = ffn_norm_(in.sum, mixed.y);
-  const auto stats = std::make_shared<std::optional<RoutingStats>>();  // written by each run of the body, always alike
-  const Recomputed out = run(Recompute::ffn, middle.normed, [this, own, stats](const Variable& x_TD) -> Recomputed {
-    const Scope scope(ffn_name_.c_str());
-    if (const auto* dense = std::get_if<FeedForward>(&ffn_)) return {(*dense)(x_TD), {}};
-    MoeResult moe = std::get<Moe>(ffn_)(x_TD, own);
-    *stats = std::move(moe.stats);
-    return {moe.y_TD, moe.loss_1};
-  });
+  const auto stats = std::make_shared<std::optional<RoutingStats>>();  // written by each run of the body, alike
+  const Recomputed out =
+      run(Recompute::ffn, middle.normed, [this, own = own, stats](const Variable& x_TD) mutable -> Recomputed {
+        const Scope scope(ffn_name_.c_str());
+        if (const auto* dense = std::get_if<FeedForward>(&ffn_)) return {(*dense)(x_TD), {}};
+        MoeResult moe = std::get<Moe>(ffn_)(x_TD, own);
+        own.observe = false;  // once is enough
+        *stats = std::move(moe.stats);
+        return {moe.y_TD, moe.loss_1};
+      });
   return {{middle.sum, out.y}, out.extra, *stats};
 }
 
@@ -82,11 +84,13 @@ BlockResult Block::operator()(const Residual& x, const Pass& pass, const RouterP
   if (pass.recompute != Recompute::block) return forward(x, pass, own);
   const auto stats = std::make_shared<std::optional<RoutingStats>>();
   const Variable x_TD = x.y_TD ? add(x.x_TD, x.y_TD) : x.x_TD;
-  const Recomputed result = recompute(x_TD, [this, pass, own, stats](const Variable& in_TD) -> Recomputed {
-    BlockResult block = forward({in_TD, {}}, pass, own);
-    *stats = std::move(block.stats);
-    return {add(block.x.x_TD, block.x.y_TD), block.loss_1};
-  });
+  const Recomputed result =
+      recompute(x_TD, [this, pass, own = own, stats](const Variable& in_TD) mutable -> Recomputed {
+        BlockResult block = forward({in_TD, {}}, pass, own);
+        own.observe = false;
+        *stats = std::move(block.stats);
+        return {add(block.x.x_TD, block.x.y_TD), block.loss_1};
+      });
   return {{result.y, {}}, result.extra, *stats};
 }
 

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "ranks.h"
+#include "tensor/profile.h"
 #include "train/small_run.h"
 
 namespace switchyard {
@@ -102,6 +103,26 @@ TEST(RouterHealth, IsReadEveryNStepsAndChangesNothing) {
       }
     }
     EXPECT_EQ(losses[0], losses[1]);
+  });
+}
+
+// A forward that runs again has been looked at.
+TEST(RouterHealth, IsReadOnceWhateverIsComputedAgain) {
+  test::on_ranks({1}, [](ProcessGroup& world) {
+    const RunDir dir("once", world);
+    for (const Recompute recompute : {Recompute::none, Recompute::block, Recompute::ffn}) {
+      Config config = dir.config(1, 1);
+      config.health.every = 1;
+      config.train.micro_batch = 4;  // two of them
+      config.train.recompute = recompute;
+      Trainer trainer(config, world, ProgressStyle::none);
+      const Profile profile;
+      EXPECT_EQ(trainer.step().router.size(), 1u);
+      const std::vector<KernelTime> times = profile.times();
+      const auto row = std::ranges::find(times, std::string("observe_routing"), &KernelTime::name);
+      ASSERT_NE(row, times.end());
+      EXPECT_EQ(row->calls, 2);
+    }
   });
 }
 
