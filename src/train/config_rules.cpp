@@ -206,12 +206,23 @@ void check_training(const Config& c) {
 std::vector<std::string> warnings(const Config& c) {
   std::vector<std::string> lines;
   const ScheduleConfig& schedule = c.optim.schedule;
+  const bool decays = schedule.kind == ScheduleKind::linear || schedule.kind == ScheduleKind::cosine ||
+                      schedule.kind == ScheduleKind::wsd;
   if (schedule.warmup_steps >= c.train.steps)
     lines.push_back(text("optim.schedule.warmup_steps: the run's ", c.train.steps, " steps end before its warm-up of ",
                          schedule.warmup_steps, " does"));
-  else if (schedule.kind != ScheduleKind::constant && schedule.decay_steps > c.train.steps - schedule.warmup_steps)
+  else if (decays && schedule.decay_steps > c.train.steps - schedule.warmup_steps)
     lines.push_back(
         text("optim.schedule.decay_steps: the run ends before its decay of ", schedule.decay_steps, " steps does"));
+  const auto warn_if_idle = [&lines](bool is_idle, const char* key, const char* who) {
+    if (is_idle) lines.push_back(text(key, ": has no effect; it is ", who));
+  };
+  const bool is_adamw = c.optim.kind == OptimKind::adamw;
+  warn_if_idle(is_adamw && c.optim.update_clip != OptimConfig{}.update_clip, "optim.update_clip", "Adafactor's");
+  warn_if_idle(is_adamw && c.optim.scale_floor != OptimConfig{}.scale_floor, "optim.scale_floor", "Adafactor's");
+  warn_if_idle(schedule.kind != ScheduleKind::inverse_sqrt && schedule.hold_steps > 0, "optim.schedule.hold_steps",
+               "the schedule inverse_sqrt's");
+  warn_if_idle(!decays && schedule.decay_steps > 0, "optim.schedule.decay_steps", "of schedules with an end");
   const std::int64_t parts = c.parallel.data > 0 && c.train.micro_batch > 0
                                  ? c.train.global_batch / (c.parallel.data * c.train.micro_batch)
                                  : 0;
@@ -223,6 +234,10 @@ std::vector<std::string> warnings(const Config& c) {
     lines.push_back(text("moe.every: none of the ", c.model.n_layers, " blocks is MoE, so the model is dense"));
   if (c.moe.experts == 0 && !c.moe.layers.empty())
     lines.push_back("moe.layers: has no effect, for moe.experts = 0 makes the model dense");
+  if (c.moe.experts > 0) {
+    const std::vector<std::string> of_health = health_warnings(c);
+    lines.insert(lines.end(), of_health.begin(), of_health.end());
+  }
   return lines;
 }
 
@@ -234,8 +249,4 @@ Config resolved(Config c, int world_size) {
   return c;
 }
 
-  if (c.moe.experts > 0) {
-    const std::vector<std::string> of_health = health_warnings(c);
-    lines.insert(lines.end(), of_health.begin(), of_health.end());
-  }
 }  // namespace switchyard

@@ -218,6 +218,20 @@ TEST(ConfigRules, WarnsOfWhatIsRarelyMeant) {
             (std::vector<std::string>{"optim.schedule.decay_steps: the run ends before its decay of 450 steps does",
                                       "moe.every: none of the 4 blocks is MoE, so the model is dense"}));
   config = {};
+  config.optim.update_clip = 2;
+  config.optim.scale_floor = 0;
+  config.optim.schedule.hold_steps = 10;
+  EXPECT_EQ(warnings(config),
+            (std::vector<std::string>{"optim.update_clip: has no effect; it is Adafactor's",
+                                      "optim.scale_floor: has no effect; it is Adafactor's",
+                                      "optim.schedule.hold_steps: has no effect; it is the schedule inverse_sqrt's"}));
+  config.optim = optim_preset(OptimKind::adafactor);
+  config.optim.update_clip = 2;
+  EXPECT_TRUE(warnings(config).empty());
+  config.optim.schedule.decay_steps = 1'000'000;
+  EXPECT_EQ(warnings(config),
+            std::vector<std::string>{"optim.schedule.decay_steps: has no effect; it is of schedules with an end"});
+  config = {};
   config.moe.experts = 0;
   config.moe.layers = {1};
   EXPECT_EQ(warnings(config),
