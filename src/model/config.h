@@ -9,8 +9,8 @@ namespace switchyard {
 // Activations that backward computes again instead of finding them kept: of whole blocks, or of one piece of each.
 enum class Recompute { none, block, attention, ffn };
 
-// How attention tells positions apart: queries and keys turn with them (RoPE), or scores get a learnt bias by distance,
-// in each block its own (T5, GLaM).
+// How attention tells positions apart: queries and keys turn with them (RoPE), or scores get a learnt bias by T5's
+// buckets of distance, in each block its own (GLaM; T5's blocks share one).
 enum class Positions { rope, relative_bias };
 
 // The decoder-only transformer. Defaults compute what Hugging Face's Qwen3MoeForCausalLM computes.
@@ -50,7 +50,7 @@ struct ModelConfig {
     v.field("tied_embeddings", tied_embeddings, "the output head is the embedding table");
     v.field("norm_eps", norm_eps, "epsilon of every RMSNorm").between(0, 1);
     v.choice("positions", positions,
-             "rotary embedding, or a learnt bias of scores by distance, in each block its own (T5, GLaM)",
+             "rotary embedding, or a learnt bias of scores by T5's buckets of distance, in each block its own (GLaM)",
              {{"rope", Positions::rope}, {"relative_bias", Positions::relative_bias}});
     v.field("rope_theta", rope_theta, "base of the rotary embedding").between(1, 1e9);
     v.field("relative_buckets", relative_buckets, "biases of a head; half are of one distance each").between(2, 1024);

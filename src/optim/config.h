@@ -56,7 +56,8 @@ struct OptimConfig {
         .between(0, 0.9999999);
     v.field("eps", eps, "AdamW adds it to the root of the second moment, Adafactor to squares of gradients")
         .between(0, 1);
-    v.field("weight_decay", weight_decay, "decoupled decay of matrices; never of norms, embeddings or routers")
+    v.field("weight_decay", weight_decay,
+            "decoupled decay of matrices; never of norms, embeddings, routers or relative biases")
         .between(0, 100);
     v.field("clip", clip, "largest global gradient norm; 0 clips nothing").between(0, 1e9);
     v.field("update_clip", update_clip, "Adafactor's largest root mean square of a matrix's update; 0 clips nothing")
