@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <cmath>
-#include <vector>
 
 #include "tensor/cpu/kernels.h"
+#include "tensor/cpu/scratch.h"
 #include "tensor/cpu/simd.h"
 
 // Shazeer and Stern, "Adafactor", algorithms 4 and 6, cut where ranks add up. A gradient is read three times
@@ -13,6 +13,9 @@ namespace {
 
 constexpr std::int64_t kRun = 64;    // lines
 constexpr std::int64_t kSpan = 512;  // elements that are summed in f32, before their sum is added in f64
+
+struct ColumnScratch;
+struct SumScratch;
 
 // One run of a block's lines, all in one matrix.
 struct Run {
@@ -73,9 +76,10 @@ void add_means(float* means, const AdafactorTensors& t, const MatrixBlock& block
   const Matrices& m = t.matrices;
   const std::int64_t width = block.width, each = (block.lines + kRun - 1) / kRun;
   const float* grad = t.grad.data<float>();
-  std::vector<float> columns(static_cast<std::size_t>(block.matrices * each * width));  // by run
+  float* columns = scratch<ColumnScratch, float>(block.matrices * each * width);  // by run
   for_each_run(block, begin, [&](const Run& run, std::int64_t i) {
-    float* column = columns.data() + i * width;
+    float* column = columns + i * width;
+    std::fill_n(column, width, 0.0f);
     for (std::int64_t line = 0; line < run.lines; ++line) {
       const float* g = grad + run.begin + line * width;
       const double sum = span_sum(width, [g, column, grad_scale](std::int64_t j) {
@@ -94,7 +98,7 @@ void add_means(float* means, const AdafactorTensors& t, const MatrixBlock& block
     const std::int64_t matrix = i / width, j = i % width;
     double sum = 0;
     for (std::int64_t run = 0; run < each; ++run)
-      sum += static_cast<double>(columns[static_cast<std::size_t>((matrix * each + run) * width + j)]);
+      sum += static_cast<double>(columns[(matrix * each + run) * width + j]);
     means[m.column + (block.matrix + matrix) * m.columns + block.column + j] +=
         static_cast<float>(sum / static_cast<double>(m.rows));
   }
@@ -174,11 +178,11 @@ void update_squares(Tensor& squares_M2, std::span<const AdafactorTensors> tensor
       const Matrices& m = t.matrices;
       const std::int64_t width = block.width, each = (block.lines + kRun - 1) / kRun;
       const float *grad = t.grad.data<float>(), *param = t.param.data<float>();
-      std::vector<std::pair<double, double>> sums(static_cast<std::size_t>(block.matrices * each));
+      double* sums = scratch<SumScratch, double>(2 * block.matrices * each);  // by run
       for_each_run(block, begin, [&](const Run& run, std::int64_t i) {
         const float *row = row_factors(factors, m, run.matrix),
                     *column = column_factors(factors, m, run.matrix) + block.column;
-        auto& [of_update, of_param] = sums[static_cast<std::size_t>(i)];
+        double of_update = 0, of_param = 0;
         for (std::int64_t line = 0; line < run.lines; ++line) {
           const float *g = grad + run.begin + line * width, *p = param + run.begin + line * width;
           const float factor = row ? grad_scale * row[run.line + line] : grad_scale;
@@ -188,12 +192,14 @@ void update_squares(Tensor& squares_M2, std::span<const AdafactorTensors> tensor
           });
           of_param += span_sum(width, [p](std::int64_t j) { return p[j] * p[j]; });
         }
+        sums[2 * i] = of_update;
+        sums[2 * i + 1] = of_param;
       });
       for (std::int64_t matrix = 0; matrix < block.matrices; ++matrix) {
         double of_update = 0, of_param = 0;
         for (std::int64_t run = matrix * each; run < (matrix + 1) * each; ++run) {
-          of_update += sums[static_cast<std::size_t>(run)].first;
-          of_param += sums[static_cast<std::size_t>(run)].second;
+          of_update += sums[2 * run];
+          of_param += sums[2 * run + 1];
         }
         squares[2 * (m.first + block.matrix + matrix)] += static_cast<float>(of_update);
         squares[2 * (m.first + block.matrix + matrix) + 1] += static_cast<float>(of_param);
