@@ -89,7 +89,17 @@ TrainingState Trainer::state() {
           .alarm_streaks = alarms_.streaks()};
 }
 
-void Trainer::check_replicas() { require_same_replicas(learner_.model().parameters(), step_, learner_.mesh()); }
+// What ranks with other cuts of a parameter keep too, all that see different tokens do.
+void Trainer::check_replicas() {
+  Parameters copies = learner_.model().parameters();
+  for (const OptimizerState& state : learner_.optimizer().states())
+    if (!state.is_cut)
+      copies.push_back({.name = state.name,
+                        .variable = Variable(state.value),
+                        .global_shape = state.global_shape,
+                        .replicas = state.replicas == Replicas::data ? Replicas::tokens : state.replicas});
+  require_same_replicas(copies, step_, learner_.mesh());
+}
 
 void Trainer::save() { saver_->save(learner_.tensors(), state()); }
 

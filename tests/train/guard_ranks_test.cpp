@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "ranks.h"
 #include "train/small_run.h"
 
@@ -33,6 +35,24 @@ TEST(Guard, ACopyThatDiffersEndsTheRunBeforeTheFirstStep) {
               "after step 0 copies of the same parameter have not the same bits:\n"
               "  model.norm.weight: rank 3 differs from ranks 0, 1 and 2");
     EXPECT_EQ(trainer.steps_done(), 0);
+    world.barrier();
+  });
+}
+
+TEST(Guard, WhatAnOptimizerKeepsOfWholeMatricesIsComparedToo) {
+  test::on_ranks({4}, [](ProcessGroup& world) {
+    const test::RunDir dir("means", world);
+    Config config = dir.config(4, 1);
+    config.parallel = {.data = 2, .tensor = 2};
+    config.optim = optim_preset(OptimKind::adafactor);
+    config.train.steps = 2;
+    Trainer trainer(config, world, ProgressStyle::none);
+    std::vector<OptimizerState> states = trainer.learner().optimizer().states();
+    OptimizerState& mean = *std::ranges::find(states, Replicas::data, &OptimizerState::replicas);
+    if (world.rank() == 3) mean.value.data<float>()[0] = 1;
+    EXPECT_EQ(failure_of([&] { trainer.run(); }),
+              text("after step 0 copies of the same parameter have not the same bits:\n  ", mean.name,
+                   ": rank 3 differs from ranks 0, 1 and 2"));
     world.barrier();
   });
 }
