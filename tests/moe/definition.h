@@ -53,12 +53,15 @@ struct DefinedPass {
   std::vector<std::int32_t> token;  // ids
 };
 
+using Choices = std::vector<std::vector<int>>;  // experts of each token, best first; -1 is one left out at random
+using Kept = std::vector<std::vector<bool>>;    // whether there was room (token, expert)
+
 struct DefinedMoe {
-  std::vector<std::vector<int>> chosen;  // experts of each token, best first; without those left out at random
-  Rows weight;                           // of each (token, expert), before capacity; 0 where not chosen
-  std::vector<std::vector<bool>> kept;   // (token, expert)
-  double balance = 0, z = 0;             // means over the tokens, coefficients left out
-  double loss = 0;                       // all losses of the router
+  Choices chosen;
+  Rows weight;  // of each (token, expert), before capacity; 0 where not chosen
+  Kept kept;
+  double balance = 0, z = 0;  // means over the tokens, coefficients left out
+  double loss = 0;            // all losses of the router
   Rows y;
 
   std::int64_t rows_kept() const {
@@ -94,47 +97,37 @@ inline double defined_variation(const std::vector<double>& s) {
   return variance / (mean * mean + 1e-10);
 }
 
-inline DefinedMoe defined_moe(const MoeConfig& moe, const Rows& x, const DefinedParameters& w,
-                              const DefinedPass& pass = {}) {
-  const RouterConfig& c = moe.router;
-  const std::size_t T = x.size(), E = std::size_t(moe.experts), K = std::size_t(c.top_k), G = std::size_t(c.group_size);
-  const auto key = [&](const char* what) {
-    return philox_key(pass.seed, pass.layer + " " + what + ", step " + std::to_string(pass.step));
-  };
-  const std::size_t D = std::size_t(c.expert_groups), members = E / D, M = std::size_t(c.groups_met);
-  DefinedMoe m;
-  m.weight.assign(T, std::vector<double>(E));
-  m.kept.assign(T, std::vector<bool>(E));
-  Rows score, share, clean, sigma, noisy;  // (T, E)
+// 1. What each token thinks of each expert (T, E).
+struct DefinedScores {
+  Rows score, share;         // of which weights are made; the same as shares of 1
+  Rows clean, noisy, sigma;  // logits without and with noise, and its deviation; empty where there is none
+  double z = 0;              // mean square of the logits' log-sum-exp
+};
 
+inline PhiloxKey key_of(const DefinedPass& pass, const char* what) {
+  return philox_key(pass.seed, pass.layer + " " + what + ", step " + std::to_string(pass.step));
+}
+
+inline DefinedScores defined_scores(const MoeConfig& moe, const Rows& x, const DefinedParameters& w,
+                                    const DefinedPass& pass) {
+  const RouterConfig& c = moe.router;
+  const std::size_t T = x.size(), E = std::size_t(moe.experts);
+  DefinedScores scores;
+  if (c.scores == Scoring::hash) return scores;
   for (std::size_t t = 0; t < T; ++t) {
     std::vector<double> in = x[t], logits(E), s(E), p(E);
     if (c.jitter > 0)
       for (std::size_t d = 0; d < in.size(); ++d)
-        in[d] *= 1 - c.jitter + 2 * c.jitter * uniform_number(key("jitter"), t * in.size() + d);
-    if (c.scores == Scoring::hash) {
-      // Choice i: a number below the experts left, counted among those.
-      std::set<int> left;
-      for (std::size_t e = 0; e < E; ++e) left.insert(int(e));
-      m.chosen.emplace_back();
-      for (std::size_t i = 0; i < K; ++i) {
-        const double bits = philox(philox_key(pass.seed, pass.layer + " hash"), std::uint64_t(pass.token[t]), i)[0];
-        const auto e = std::next(left.begin(), std::ptrdiff_t(bits * double(left.size()) / 4294967296.0));
-        m.chosen[t].push_back(*e);
-        m.weight[t][std::size_t(*e)] = 1.0 / double(K);
-        left.erase(e);
-      }
-      continue;
-    }
+        in[d] *= 1 - c.jitter + 2 * c.jitter * uniform_number(key_of(pass, "jitter"), t * in.size() + d);
     for (std::size_t e = 0; e < E; ++e) logits[e] = dot(in, w.gate[e]);
     if (c.noise) {
-      clean.push_back(logits);
-      sigma.emplace_back();
+      scores.clean.push_back(logits);
+      scores.sigma.emplace_back();
       for (std::size_t e = 0; e < E; ++e) {
-        sigma[t].push_back(std::log(1 + std::exp(dot(in, w.noise[e]))) + 1e-2);
-        logits[e] += sigma[t][e] * normal_number(key("noise"), t * E + e);
+        scores.sigma[t].push_back(std::log(1 + std::exp(dot(in, w.noise[e]))) + 1e-2);
+        logits[e] += scores.sigma[t][e] * normal_number(key_of(pass, "noise"), t * E + e);
       }
-      noisy.push_back(logits);
+      scores.noisy.push_back(logits);
     }
     double sum = 0, total = 0;
     for (std::size_t e = 0; e < E; ++e) sum += std::exp(logits[e]);
@@ -142,86 +135,146 @@ inline DefinedMoe defined_moe(const MoeConfig& moe, const Rows& x, const Defined
       s[e] = c.scores == Scoring::sigmoid ? 1 / (1 + std::exp(-logits[e])) : std::exp(logits[e]) / sum;
     for (double v : s) total += v;
     for (std::size_t e = 0; e < E; ++e) p[e] = s[e] / total;
-    if (c.scores == Scoring::softmax) m.z += std::log(sum) * std::log(sum) / double(T);
-    score.push_back(s);
-    share.push_back(p);
-    if (c.choice == Choosing::experts) continue;
+    if (c.scores == Scoring::softmax) scores.z += std::log(sum) * std::log(sum) / double(T);
+    scores.score.push_back(s);
+    scores.share.push_back(p);
+  }
+  return scores;
+}
 
-    // Who may be chosen: experts of the groups whose best scores sum up to most.
-    std::vector<double> deciding = s, of_group(D);
+// 2. Choice i of a hashed token: a number below the experts left, counted among those.
+inline std::vector<int> hashed_choices(const MoeConfig& moe, std::int32_t token, const DefinedPass& pass) {
+  std::set<int> left;
+  for (int e = 0; e < moe.experts; ++e) left.insert(e);
+  std::vector<int> chosen;
+  for (std::size_t i = 0; i < std::size_t(moe.router.top_k); ++i) {
+    const double bits = philox(philox_key(pass.seed, pass.layer + " hash"), std::uint64_t(token), i)[0];
+    chosen.push_back(*std::next(left.begin(), std::ptrdiff_t(bits * double(left.size()) / 4294967296.0)));
+    left.erase(chosen.back());
+  }
+  return chosen;
+}
+
+//    Else the best experts of the groups whose best scores sum up to most; all of them where experts choose.
+inline Choices defined_choices(const MoeConfig& moe, const DefinedScores& scores, const DefinedParameters& w,
+                               const DefinedPass& pass, std::size_t tokens) {
+  const RouterConfig& c = moe.router;
+  const std::size_t E = std::size_t(moe.experts), D = std::size_t(c.expert_groups), members = E / D;
+  Choices chosen;
+  for (std::size_t t = 0; t < tokens; ++t) {
+    if (c.scores == Scoring::hash) {
+      chosen.push_back(hashed_choices(moe, pass.token[t], pass));
+      continue;
+    }
+    if (c.choice == Choosing::experts) {
+      chosen.push_back(largest(scores.score[t], E));
+      continue;
+    }
+    std::vector<double> deciding = scores.score[t], of_group(D);
     for (std::size_t e = 0; e < E; ++e) deciding[e] += c.bias ? w.bias[e] : 0;
     for (std::size_t d = 0; d < D; ++d) {
       const std::vector<double> group(deciding.begin() + std::ptrdiff_t(d * members),
                                       deciding.begin() + std::ptrdiff_t((d + 1) * members));
       for (int i : largest(group, std::size_t(c.group_best))) of_group[d] += group[std::size_t(i)];
     }
-    const std::vector<int> open = largest(of_group, M);
+    const std::vector<int> open = largest(of_group, std::size_t(c.groups_met));
     for (std::size_t e = 0; e < E; ++e)
       if (std::ranges::find(open, int(e / members)) == open.end()) deciding[e] = -1e30;
-    const std::vector<int> best = largest(deciding, K);
-    double chosen = 0;
-    for (int e : best) chosen += s[std::size_t(e)];
-    m.chosen.emplace_back();
-    for (std::size_t i = 0; i < K; ++i) {
-      const auto e = std::size_t(best[i]);
-      m.weight[t][e] = s[e] / (c.renormalise ? chosen : 1) * c.weight_scale;
-      if (i == 0 || c.second_threshold == 0 ||
-          uniform_number(key("second"), t * K + i) < m.weight[t][e] / c.second_threshold)
-        m.chosen[t].push_back(int(e));
-      else
-        m.chosen[t].push_back(-1);
-    }
+    chosen.push_back(largest(deciding, std::size_t(c.top_k)));
   }
+  return chosen;
+}
 
-  // Each group on its own: all first choices take places before any second, in token order or the surest tokens first.
-  const auto capacity =
-      c.capacity_factor == 0 ? T * E : std::size_t(std::ceil(c.capacity_factor * double(K * G) / double(E) - 1e-9));
-  for (std::size_t g = 0; g < T; g += G) {
-    std::vector<std::size_t> taken(E), order(G);
-    std::iota(order.begin(), order.end(), g);
-    if (c.admission == Admission::priority)
-      std::ranges::stable_sort(order, [&](std::size_t a, std::size_t b) {
-        return *std::ranges::max_element(score[a]) > *std::ranges::max_element(score[b]);
-      });
-    if (c.choice == Choosing::experts) {
-      std::vector<double> capped;
-      for (std::size_t t = g; t < g + G; ++t) capped.insert(capped.end(), score[t].begin(), score[t].end());
-      if (c.expert_cap > 0)
-        capped = capped_choice(capped, moe.experts, double(capacity), {.experts = float(c.expert_cap)}, 3000);
-      for (std::size_t e = 0; e < E; ++e) {
-        std::vector<double> of_expert;
-        for (std::size_t t = g; t < g + G; ++t)
-          of_expert.push_back(c.expert_cap > 0 ? capped[(t - g) * E + e] : score[t][e]);
-        for (int i : largest(of_expert, std::min(capacity, G))) m.kept[g + std::size_t(i)][e] = true;
-      }
-      continue;
-    }
-    if (c.device_capacity > 0) {
-      // Each device keeps the choices of highest score, or of a spared group all of them.
-      const PhiloxKey spared = philox_key(pass.seed, "spared groups, step " + std::to_string(pass.step));
-      const bool keeps_all = (double(philox(spared, g / G)[0]) + 0.5) / 4294967296.0 < c.spared_groups;
-      const auto room = std::size_t(std::ceil(c.device_capacity * double(K * G) / double(D) - 1e-9));
-      for (std::size_t d = 0; d < D; ++d) {
-        std::vector<std::pair<double, std::pair<std::size_t, std::size_t>>> sent;
-        for (std::size_t t = g; t < g + G; ++t)
-          for (const int e : m.chosen[t])
-            if (std::size_t(e) / members == d) sent.push_back({m.weight[t][std::size_t(e)], {t, std::size_t(e)}});
-        std::ranges::stable_sort(sent, [](const auto& a, const auto& b) { return a.first > b.first; });
-        for (std::size_t i = 0; i < (keeps_all ? sent.size() : std::min(room, sent.size())); ++i)
-          m.kept[sent[i].second.first][sent[i].second.second] = true;
-      }
-      continue;
-    }
-    for (std::size_t k = 0; k < K; ++k)
-      for (const std::size_t t : order)
-        if (const int e = m.chosen[t][k]; e >= 0 && taken[std::size_t(e)] < capacity)
-          ++taken[std::size_t(e)], m.kept[t][std::size_t(e)] = true;
+// 3. The weight of each (token, expert), before capacity; 0 where not chosen. Choices after the first may be left out
+//    by their weight.
+inline Rows defined_weights(const MoeConfig& moe, const DefinedScores& scores, const Choices& chosen) {
+  const RouterConfig& c = moe.router;
+  Rows weight(chosen.size(), std::vector<double>(std::size_t(moe.experts)));
+  for (std::size_t t = 0; t < chosen.size(); ++t) {
+    double sum = 0;
+    for (const int e : chosen[t]) sum += c.scores == Scoring::hash ? 0 : scores.score[t][std::size_t(e)];
+    for (const int e : chosen[t])
+      weight[t][std::size_t(e)] = c.scores == Scoring::hash
+                                      ? 1 / double(chosen[t].size())
+                                      : scores.score[t][std::size_t(e)] / (c.renormalise ? sum : 1) * c.weight_scale;
   }
-  if (c.choice == Choosing::experts) m.weight = score;
+  return weight;
+}
 
-  // Losses: over each set of tokens, then averaged over the sets.
-  const std::size_t S = c.balance_scope == BalanceScope::group ? G : T;
-  for (std::size_t first = 0; first < T && c.scores != Scoring::hash && c.choice == Choosing::tokens; first += S) {
+inline void leave_some_out(Choices& chosen, const RouterConfig& c, const Rows& weight, const DefinedPass& pass) {
+  for (std::size_t t = 0; t < chosen.size() && c.second_threshold > 0; ++t)
+    for (std::size_t i = 1; i < chosen[t].size(); ++i)
+      if (uniform_number(key_of(pass, "second"), t * chosen[t].size() + i) >=
+          weight[t][std::size_t(chosen[t][i])] / c.second_threshold)
+        chosen[t][i] = -1;
+}
+
+// 4. Which choices find room, in each group of G tokens on its own.
+
+//    Each expert takes its best tokens, or those of the largest capped score.
+inline void keep_by_experts(Kept& kept, const MoeConfig& moe, const DefinedScores& scores, std::size_t g) {
+  const RouterConfig& c = moe.router;
+  const std::size_t E = std::size_t(moe.experts), G = std::size_t(c.group_size),
+                    room = std::size_t(std::ceil(c.capacity_factor * double(c.top_k) * double(G) / double(E) - 1e-9));
+  std::vector<double> deciding;
+  for (std::size_t t = g; t < g + G; ++t)
+    deciding.insert(deciding.end(), scores.score[t].begin(), scores.score[t].end());
+  if (c.expert_cap > 0)
+    deciding = capped_choice(deciding, moe.experts, double(room), {.experts = float(c.expert_cap)}, 3000);
+  for (std::size_t e = 0; e < E; ++e) {
+    std::vector<double> of_expert;
+    for (std::size_t t = 0; t < G; ++t) of_expert.push_back(deciding[t * E + e]);
+    for (int t : largest(of_expert, std::min(room, G))) kept[g + std::size_t(t)][e] = true;
+  }
+}
+
+//    Each device keeps the choices of highest weight, or of a spared group all of them.
+inline void keep_by_devices(Kept& kept, const MoeConfig& moe, const Rows& weight, const Choices& chosen,
+                            const DefinedPass& pass, std::size_t g) {
+  const RouterConfig& c = moe.router;
+  const std::size_t G = std::size_t(c.group_size), D = std::size_t(c.expert_groups),
+                    members = std::size_t(moe.experts) / D,
+                    room = std::size_t(std::ceil(c.device_capacity * double(c.top_k) * double(G) / double(D) - 1e-9));
+  const PhiloxKey spared = philox_key(pass.seed, "spared groups, step " + std::to_string(pass.step));
+  const bool keeps_all = (double(philox(spared, g / G)[0]) + 0.5) / 4294967296.0 < c.spared_groups;
+  for (std::size_t d = 0; d < D; ++d) {
+    std::vector<std::pair<double, std::pair<std::size_t, std::size_t>>> sent;
+    for (std::size_t t = g; t < g + G; ++t)
+      for (const int e : chosen[t])
+        if (std::size_t(e) / members == d) sent.push_back({weight[t][std::size_t(e)], {t, std::size_t(e)}});
+    std::ranges::stable_sort(sent, [](const auto& a, const auto& b) { return a.first > b.first; });
+    for (std::size_t i = 0; i < (keeps_all ? sent.size() : std::min(room, sent.size())); ++i)
+      kept[sent[i].second.first][sent[i].second.second] = true;
+  }
+}
+
+//    All first choices take places before any second, in token order or the surest tokens first.
+inline void keep_in_order(Kept& kept, const MoeConfig& moe, const DefinedScores& scores, const Choices& chosen,
+                          std::size_t g) {
+  const RouterConfig& c = moe.router;
+  const std::size_t E = std::size_t(moe.experts), G = std::size_t(c.group_size), K = std::size_t(c.top_k),
+                    room = c.capacity_factor == 0
+                               ? chosen.size() * E
+                               : std::size_t(std::ceil(c.capacity_factor * double(K * G) / double(E) - 1e-9));
+  std::vector<std::size_t> taken(E), order(G);
+  std::iota(order.begin(), order.end(), g);
+  if (c.admission == Admission::priority)
+    std::ranges::stable_sort(order, [&](std::size_t a, std::size_t b) {
+      return *std::ranges::max_element(scores.score[a]) > *std::ranges::max_element(scores.score[b]);
+    });
+  for (std::size_t k = 0; k < K; ++k)
+    for (const std::size_t t : order)
+      if (const int e = chosen[t][k]; e >= 0 && taken[std::size_t(e)] < room)
+        ++taken[std::size_t(e)], kept[t][std::size_t(e)] = true;
+}
+
+// 5. Losses: over each set of tokens, then averaged over the sets.
+inline void add_losses(DefinedMoe& m, const MoeConfig& moe, const DefinedScores& scores) {
+  const RouterConfig& c = moe.router;
+  const std::size_t T = m.chosen.size(), E = std::size_t(moe.experts), K = std::size_t(c.top_k),
+                    D = std::size_t(c.expert_groups), members = E / D,
+                    S = c.balance_scope == BalanceScope::group ? std::size_t(c.group_size) : T;
+  for (std::size_t first = 0; first < T; first += S) {
     const double n = double(S), part = n / double(T);
     std::vector<double> f(E), all(E), P(E), importance(E), load(E), sent(D);
     for (std::size_t t = first; t < first + S; ++t) {
@@ -235,13 +288,13 @@ inline DefinedMoe defined_moe(const MoeConfig& moe, const Rows& x, const Defined
       }
       for (std::size_t d : groups) sent[d] += 1 / n;
       for (std::size_t e = 0; e < E; ++e) {
-        P[e] += share[t][e] / n;
+        P[e] += scores.share[t][e] / n;
         importance[e] += m.weight[t][e];
         if (c.noise) {
-          std::vector<double> others = noisy[t];
+          std::vector<double> others = scores.noisy[t];
           others.erase(others.begin() + std::ptrdiff_t(e));
           const double limit = others[std::size_t(largest(others, K).back())];
-          load[e] += 0.5 * std::erfc(-(clean[t][e] - limit) / sigma[t][e] / std::sqrt(2.0));
+          load[e] += 0.5 * std::erfc(-(scores.clean[t][e] - limit) / scores.sigma[t][e] / std::sqrt(2.0));
         }
       }
     }
@@ -255,29 +308,30 @@ inline DefinedMoe defined_moe(const MoeConfig& moe, const Rows& x, const Defined
         mean += double(E) / double(K) * all[e] / double(members);
         together += P[e];
       }
-      m.loss += part * (c.device_loss * mean + c.communication_loss * double(D) / double(M) * sent[d]) * together;
+      m.loss +=
+          part * (c.device_loss * mean + c.communication_loss * double(D) / double(c.groups_met) * sent[d]) * together;
     }
     m.loss += part * (c.importance_loss * defined_variation(importance));
     if (c.noise) m.loss += part * c.load_loss * defined_variation(load);
   }
-  if (c.choice == Choosing::experts)  // reported only: first choices as they would be
-    m.balance = NAN;
-  else
-    m.loss += c.balance_loss * m.balance;
-  m.loss += c.z_loss * m.z;
+  m.loss += c.balance_loss * m.balance;
+}
 
-  for (std::size_t t = 0; t < T; ++t) {
+// What the experts that keep a token make of it, and the shared ones.
+inline Rows defined_outputs(const MoeConfig& moe, const Rows& x, const DefinedParameters& w, const DefinedMoe& m,
+                            const DefinedPass& pass) {
+  Rows outputs;
+  for (std::size_t t = 0; t < x.size(); ++t) {
     std::vector<double> y(x[t].size(), 0.0);
-    for (std::size_t e = 0; e < E; ++e) {
+    for (std::size_t e = 0; e < std::size_t(moe.experts); ++e) {
       if (!m.kept[t][e]) continue;
       std::vector<double> features;
-      if (const double rate = moe.expert_dropout; rate > 0) {
-        const auto F = std::size_t(moe.d_ff),
+      if (const double rate = double{float(moe.expert_dropout)}; rate > 0) {
+        const auto F = std::size_t(moe.d_ff), K = m.chosen[t].size(),
                    i = std::size_t(std::ranges::find(m.chosen[t], int(e)) - m.chosen[t].begin());
         for (std::size_t f = 0; f < F; ++f)
-          features.push_back(uniform_number(key("expert dropout"), (t * K + i) * F + f) < double{float(rate)}
-                                 ? 0
-                                 : 1 / (1 - double{float(rate)}));
+          features.push_back(
+              uniform_number(key_of(pass, "expert dropout"), (t * K + i) * F + f) < rate ? 0 : 1 / (1 - rate));
       }
       const auto out = defined_expert(*moe.activation, x[t], w.up[e], w.down[e], features);
       for (std::size_t d = 0; d < y.size(); ++d) y[d] += m.weight[t][e] * out[d];
@@ -292,8 +346,35 @@ inline DefinedMoe defined_moe(const MoeConfig& moe, const Rows& x, const Defined
       const auto out = defined_expert(*moe.activation, x[t], up, down);
       for (std::size_t d = 0; d < y.size(); ++d) y[d] += out[d];
     }
-    m.y.push_back(y);
+    outputs.push_back(y);
   }
+  return outputs;
+}
+
+inline DefinedMoe defined_moe(const MoeConfig& moe, const Rows& x, const DefinedParameters& w,
+                              const DefinedPass& pass = {}) {
+  const RouterConfig& c = moe.router;
+  const std::size_t T = x.size();
+  DefinedMoe m;
+  const DefinedScores scores = defined_scores(moe, x, w, pass);
+  m.chosen = defined_choices(moe, scores, w, pass, T);
+  m.weight = defined_weights(moe, scores, m.chosen);
+  leave_some_out(m.chosen, c, m.weight, pass);
+  m.kept.assign(T, std::vector<bool>(std::size_t(moe.experts)));
+  for (std::size_t g = 0; g < T; g += std::size_t(c.group_size))
+    if (c.choice == Choosing::experts)
+      keep_by_experts(m.kept, moe, scores, g);
+    else if (c.device_capacity > 0)
+      keep_by_devices(m.kept, moe, m.weight, m.chosen, pass, g);
+    else
+      keep_in_order(m.kept, moe, scores, m.chosen, g);
+  if (c.choice == Choosing::experts)  // reported only: first choices as they would be
+    m.balance = NAN;
+  else if (c.scores != Scoring::hash)
+    add_losses(m, moe, scores);
+  m.z = scores.z;
+  m.loss += c.z_loss * m.z;
+  m.y = defined_outputs(moe, x, w, m, pass);
   return m;
 }
 
