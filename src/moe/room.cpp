@@ -22,7 +22,7 @@ Placement Room::placement(const RoutingGroups& groups, const RouterPass& pass, s
   } else if (pass.trains() || router.choice == Choosing::experts) {
     placement.capacity =
         std::min(expert_capacity(router.capacity_factor, router.top_k, groups.size(), config_.experts), groups.size());
-    placement.padded = placement.capacity > 0 && pads;
+    placement.padded = pass.trains() && placement.capacity > 0 && pads;
   }
   return placement;
 }

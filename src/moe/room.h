@@ -14,7 +14,7 @@ class Room {
   Room(const MoeConfig& config, std::uint64_t seed);
 
   // How the groups' tokens spread over experts. Training limits how many rows an expert takes, or a group of experts;
-  // experts that choose are limited always.
+  // experts that choose are limited always. Only training pads, for only there every rank brings as many tokens.
   Placement placement(const RoutingGroups& groups, const RouterPass& pass, std::int64_t parts, bool pads) const;
 
   // i32 (A, K): 0 for a choice that found room, -1 for the others; not written where there is room for all. expert_AK:

@@ -80,6 +80,29 @@ TEST_P(SpreadRouters, EqualOneRankWhereGroupsLieOverSeveral) {
     }
 }
 
+// The last samples of an evaluation need not divide over the ranks: some get fewer, or none.
+TEST(Evaluation, OfUnevenRanksEqualsOneRank) {
+  const auto evaluate = [](const MoeConfig& config, Mesh& mesh, std::int64_t first, std::int64_t count) {
+    NoGrad guard;
+    RouterPass pass = pass_of(count, first, 64);
+    pass.capacity = Capacity::unlimited;
+    return Layer(config, mesh).moe(Variable(tokens(count, first)), pass).y_TD.value();
+  };
+  for (const auto& [name, config] : kRouters)
+    for (const auto& [first_rank, all] : {std::pair<std::int64_t, std::int64_t>{32, 40}, {16, 16}}) {
+      SCOPED_TRACE(text(name, ", ", first_rank, " of ", all, " tokens"));
+      const auto self = make_self_group();
+      Mesh alone({}, *self);
+      // Without groups each rank's tokens stand alone, which changes nothing for tokens that choose.
+      const Tensor whole = evaluate(config, alone, 0, all);
+      run_ranks(2, [&, first_rank = first_rank, all = all](ProcessGroup& world) {
+        Mesh mesh({.expert = 2}, world);
+        const std::int64_t first = world.rank() == 0 ? 0 : first_rank, end = world.rank() == 0 ? first_rank : all;
+        expect_near(evaluate(config, mesh, first, end - first), whole.rows(first, end), kRounding);
+      });
+    }
+}
+
 TEST(MicroBatchBalance, CountsTheTokensOfEveryRank) {
   MoeConfig config = router_named("top2");
   config.router.balance_scope = BalanceScope::micro_batch;
