@@ -58,8 +58,9 @@ Tensor Room::admitted(const Tensor& expert_AK, const Scores& scores, const TopK&
                                 : groups.all(chosen.weight_TK.value());
     k.admit_by_priority(slot_AK, expert_AK, score_AK, placement, Priority::score);
   } else if (config_.router.device_capacity > 0) {
-    const Tensor score_AK = groups.all(chosen.weight_TK.value());
-    k.admit_by_priority(slot_AK, expert_AK, score_AK, placement, Priority::score);
+    Tensor score_TK = empty_like(chosen.weight_TK.value());  // which weights may be shares of
+    k.choose(score_TK, chosen.expert_TK, scores.gate_TE.value(), Renormalise::no);
+    k.admit_by_priority(slot_AK, expert_AK, groups.all(score_TK), placement, Priority::score);
     spare_some(slot_AK, groups, pass);
   } else if (config_.router.admission == Admission::priority) {
     const Tensor score_A1 = groups.all(best_scores(scores.gate_TE.value()));

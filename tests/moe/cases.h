@@ -98,6 +98,12 @@ inline std::vector<Case> all_cases() {
                                            small_groups(r);
                                            r.device_capacity = 0.7, r.spared_groups = 0.4;
                                          })},
+      {"deepseek_v2_dropping_by_score", published(RouterKind::deepseek_v2, 8,
+                                                  [&](auto& r) {
+                                                    small_groups(r);
+                                                    r.renormalise = true;
+                                                    r.device_capacity = 0.7, r.spared_groups = 0;
+                                                  })},
       {"deepseek_v3", published(RouterKind::deepseek_v3, 8,
                                 [](auto& r) { r.expert_groups = 4, r.groups_met = 2, r.group_best = 2, r.top_k = 3; })},
       {"batch_prioritised", published(RouterKind::batch_prioritised, 4)},

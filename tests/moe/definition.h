@@ -228,8 +228,8 @@ inline void keep_by_experts(Kept& kept, const MoeConfig& moe, const DefinedScore
   }
 }
 
-//    Each device keeps the choices of highest weight, or of a spared group all of them.
-inline void keep_by_devices(Kept& kept, const MoeConfig& moe, const Rows& weight, const Choices& chosen,
+//    Each device keeps the choices of highest score, or of a spared group all of them.
+inline void keep_by_devices(Kept& kept, const MoeConfig& moe, const DefinedScores& scores, const Choices& chosen,
                             const DefinedPass& pass, std::size_t g) {
   const RouterConfig& c = moe.router;
   const std::size_t G = std::size_t(c.group_size), D = std::size_t(c.expert_groups),
@@ -241,7 +241,7 @@ inline void keep_by_devices(Kept& kept, const MoeConfig& moe, const Rows& weight
     std::vector<std::pair<double, std::pair<std::size_t, std::size_t>>> sent;
     for (std::size_t t = g; t < g + G; ++t)
       for (const int e : chosen[t])
-        if (std::size_t(e) / members == d) sent.push_back({weight[t][std::size_t(e)], {t, std::size_t(e)}});
+        if (std::size_t(e) / members == d) sent.push_back({scores.score[t][std::size_t(e)], {t, std::size_t(e)}});
     std::ranges::stable_sort(sent, [](const auto& a, const auto& b) { return a.first > b.first; });
     for (std::size_t i = 0; i < (keeps_all ? sent.size() : std::min(room, sent.size())); ++i)
       kept[sent[i].second.first][sent[i].second.second] = true;
@@ -365,7 +365,7 @@ inline DefinedMoe defined_moe(const MoeConfig& moe, const Rows& x, const Defined
     if (c.choice == Choosing::experts)
       keep_by_experts(m.kept, moe, scores, g);
     else if (c.device_capacity > 0)
-      keep_by_devices(m.kept, moe, m.weight, m.chosen, pass, g);
+      keep_by_devices(m.kept, moe, scores, m.chosen, pass, g);
     else
       keep_in_order(m.kept, moe, scores, m.chosen, g);
   if (c.choice == Choosing::experts)  // reported only: first choices as they would be
