@@ -32,7 +32,7 @@ TopK choose_experts(const Scores& scores, const Tensor& bias_E, const MoeConfig&
     kernels(score_TE.device())
         .selection_scores(score_TE, scores.gate_TE.value(), bias_E,
                           {.groups = router.expert_groups, .met = router.groups_met, .best = router.group_best});
-    chosen.expert_TK = best_of(score_TE, router.top_k).expert_TK;
+    chosen.expert_TK = best_experts(score_TE, router.top_k);
     chosen.weight_TK = choose(scores.gate_TE, chosen.expert_TK, renormalise);
   } else {
     chosen = top_k(scores.gate_TE, router.top_k, renormalise);
@@ -40,6 +40,8 @@ TopK choose_experts(const Scores& scores, const Tensor& bias_E, const MoeConfig&
   if (router.weight_scale != 1) chosen.weight_TK = times(chosen.weight_TK, static_cast<float>(router.weight_scale));
   return chosen;
 }
+
+Tensor best_experts(const Tensor& score_TE, std::int64_t top_k) { return best_of(score_TE, top_k).expert_TK; }
 
 Tensor best_scores(const Tensor& score_TE) { return best_of(score_TE, 1).score_TK; }
 

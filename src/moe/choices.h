@@ -9,6 +9,9 @@ namespace switchyard {
 // the weights; it may be empty.
 TopK choose_experts(const Scores& scores, const Tensor& bias_E, const MoeConfig& config);
 
+// i32 (T, K): the experts that score highest.
+Tensor best_experts(const Tensor& score_TE, std::int64_t top_k);
+
 // What else the choices come to, f32: each token's best score (T, 1), and the choices that fell on each expert (E).
 Tensor best_scores(const Tensor& score_TE);
 Tensor choices_of_each(const Tensor& expert_TK, std::int64_t experts);

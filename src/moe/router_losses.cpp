@@ -10,8 +10,10 @@ Variable balance(const Scores& scores, const Tensor& expert_AK, const MoeConfig&
                  StepLoad& so_far) {
   const RouterConfig& router = config.router;
   const std::int64_t counted = router.balance_counts == BalanceCounts::first ? 1 : router.top_k;
+  const Tensor counted_AK =
+      router.bias ? scope.groups.all(best_experts(scores.gate_TE.value(), router.top_k)) : expert_AK;
   const auto divisor = static_cast<float>(router.balance_counts == BalanceCounts::mean ? router.top_k : 1);
-  return balance_loss(scores.share_TE, choice_shares(expert_AK, counted, config.experts, scope, so_far),
+  return balance_loss(scores.share_TE, choice_shares(counted_AK, counted, config.experts, scope, so_far),
                       static_cast<float>(config.experts) / divisor * scope.pass.share);
 }
 

@@ -8,7 +8,9 @@ namespace switchyard {
 // What a router adds to the loss, as shares of means over tokens (with P_e the mean of expert e's score as a share of
 // 1, f_e the share of tokens that chose it, all over the scope's tokens):
 //   balance        E sum_e f_e P_e          Switch (arXiv 2101.03961, section 2.2); K when uniform where f counts all
-//                                           choices (Mixtral), 1 where it is divided by K (DeepSeek)
+//                                           choices (Mixtral), 1 where it is divided by K (DeepSeek). Where a bias
+//                                           decides, f counts what the scores alone would choose among all experts
+//                                           (DeepSeek-V3, arXiv 2412.19437, equation 18)
 //   device         sum_d f'_d P'_d          over D groups of experts, f' the mean of E / K f in one, P' the sum of P
 //   communication  sum_d f''_d P'_d         f'' = D / M times the share of tokens that go to group d (M is the limit):
 //                                           DeepSeek-V2 (arXiv 2405.04434, section 2.2.3)

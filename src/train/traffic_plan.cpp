@@ -75,6 +75,7 @@ void add_routers(const Config& c, Phase phase, std::int64_t runs, const PlannedR
   if (router.choice == Choosing::experts) gather(choices);  // and their scores
   if (router.device_capacity > 0) gather(choices);          // and their scores
   if (router.admission == Admission::priority) gather(1);
+  if (router.bias) gather(choices);  // and those that scores alone would make
   if (router.scores == Scoring::hash) return;
 
   const std::int64_t variations = (router.importance_loss > 0) + (router.load_loss > 0);

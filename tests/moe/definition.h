@@ -279,10 +279,12 @@ inline void add_losses(DefinedMoe& m, const MoeConfig& moe, const DefinedScores&
     std::vector<double> f(E), all(E), P(E), importance(E), load(E), sent(D);
     for (std::size_t t = first; t < first + S; ++t) {
       std::set<std::size_t> groups;
+      const std::vector<int> counted = c.bias ? largest(scores.score[t], K) : m.chosen[t];
       for (std::size_t k = 0; k < K; ++k) {
+        if (counted[k] >= 0 && (k == 0 || c.balance_counts != BalanceCounts::first))
+          f[std::size_t(counted[k])] += 1 / n;
         if (m.chosen[t][k] < 0) continue;
         const auto e = std::size_t(m.chosen[t][k]);
-        if (k == 0 || c.balance_counts != BalanceCounts::first) f[e] += 1 / n;
         all[e] += 1 / n;
         groups.insert(e / members);
       }

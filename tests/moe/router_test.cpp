@@ -201,6 +201,30 @@ TEST(Bias, FollowsTheLoadOfTheWholeStepOnEveryRank) {
     });
 }
 
+// Its f is of the scores, whatever the bias makes of them, over the experts of all groups.
+TEST(Bias, DoesNotMoveTheBalanceLoss) {
+  const MoeConfig& config = router_named("deepseek_v3");
+  auto self = make_self_group();
+  Mesh mesh({}, *self);
+  RouterPass pass = pass_of(16, 0, 16);
+  pass.record = true;
+  Layer layer(config, mesh);
+  Tensor bias = layer.moe.router().bias();
+  std::vector<double> balance;
+  std::vector<std::vector<std::int32_t>> chosen;
+  for (const float large : {0.0f, 5.0f}) {
+    for (std::int64_t e = 0; e < bias.numel(); ++e) bias.data<float>()[e] = e == 2 || e == 7 ? large : 0;
+    const RoutingStats stats = layer.moe(Variable(tokens(16, 0)), pass).stats;
+    const DefinedMoe expected = definition(config, rows_of(tokens(16, 0), 0, 16), defined(config, layer));
+    EXPECT_NEAR(at(stats.balance_1, 0), expected.balance, 1e-5);
+    balance.push_back(at(stats.balance_1, 0));
+    const Tensor& expert_TK = stats.decided->expert_TK;
+    chosen.emplace_back(expert_TK.data<std::int32_t>(), expert_TK.data<std::int32_t>() + expert_TK.numel());
+  }
+  EXPECT_EQ(balance[0], balance[1]);
+  EXPECT_NE(chosen[0], chosen[1]) << "the bias was to decide";
+}
+
 TEST(ExpertCapacity, RoundsUpAndIsZeroForDropless) {
   EXPECT_EQ(expert_capacity(1.0, 1, 8, 4), 2);    // Switch: tokens / experts * factor
   EXPECT_EQ(expert_capacity(1.25, 1, 8, 4), 3);   // 2.5
