@@ -71,7 +71,8 @@ Routing Router::route(const Scores& scores, const RouterPass& pass, std::int64_t
   const RouterConfig& router = config_.router;
   const TopK chosen = choose(scores, pass);
   const RoutingGroups groups = groups_of(chosen.expert_TK.dim(0), pass);
-  const Tensor expert_TK = router.second_threshold > 0 && pass.trains()
+  const bool is_thinned = router.second_threshold > 0 && pass.trains();
+  const Tensor expert_TK = is_thinned
                                ? thinned(chosen, router, pass.key(seed_, name_, "second"), pass.first_token)
                                : chosen.expert_TK;
   const Tensor expert_AK = groups.all(expert_TK);
@@ -83,6 +84,7 @@ Routing Router::route(const Scores& scores, const RouterPass& pass, std::int64_t
   place(routing, expert_AK, slot_AK, groups, placement);
   routing.stats.kept_PE = routing.count_PE;
   routing.stats.tokens = groups.tokens();
+  if (is_thinned) routing.stats.chosen_E = choices_of_each(expert_TK, config_.experts);
   routing.stats.entropy_1 = Tensor::zeros({1}, DType::f32, device_);
   if (pass.observe) routing.stats.seen = observed(scores, routing, expert_TK);
   if (pass.record) routing.stats.decided = {gate_ ? scores.logits_TE.value() : Tensor(), expert_TK, routing.slot_TK};

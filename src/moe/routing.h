@@ -49,7 +49,8 @@ struct RoutingStats {
   Tensor balance_term_1;  // f32: this rank's share of all losses but z's, with their coefficients
   Tensor entropy_1;       // f32: of p, nats, summed over tokens
   std::int64_t tokens = 0;
-  std::int64_t choices = 0;            // that could have been kept
+  std::int64_t choices = 0;            // that could have been kept, where chance leaves none out
+  Tensor chosen_E{};                   // f32: where it does, those of each expert that could have; else empty
   std::optional<Observation> seen{};   // in a pass that observes
   std::optional<Decisions> decided{};  // in a pass that records
 

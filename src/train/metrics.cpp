@@ -11,8 +11,8 @@ namespace {
 
 // One MoE block, summed over the micro-batches.
 struct BlockSums {
-  double balance = 0, z = 0, entropy = 0;
-  std::int64_t tokens = 0, choices = 0;
+  double balance = 0, z = 0, entropy = 0, choices = 0;
+  std::int64_t tokens = 0;
   std::vector<std::int64_t> kept;
 };
 
@@ -62,6 +62,7 @@ void StepSums::reduce_into(StepMetrics& m, ProcessGroup& world) const {
   for (const auto& blocks : stats_)
     for (const RoutingStats& block : blocks) {
       floats.insert(floats.end(), {block.balance_1, block.z_1, block.entropy_1});
+      if (block.chosen_E) floats.push_back(block.chosen_E);
       counts.push_back(block.kept_PE);
     }
   const std::vector<float> told = host_values<float>(floats);
@@ -78,7 +79,10 @@ void StepSums::reduce_into(StepMetrics& m, ProcessGroup& world) const {
       layer.z += *next_told++;
       layer.entropy += *next_told++;
       layer.tokens += blocks[i].tokens;
-      layer.choices += blocks[i].choices;
+      if (const Tensor& chosen_E = blocks[i].chosen_E)
+        for (std::int64_t e = 0; e < chosen_E.numel(); ++e) layer.choices += *next_told++;
+      else
+        layer.choices += static_cast<double>(blocks[i].choices);
       const auto experts = static_cast<std::size_t>(blocks[i].kept_PE.dim(1));
       layer.kept.resize(experts);
       for (std::size_t n = 0; n < experts * static_cast<std::size_t>(blocks[i].kept_PE.dim(0)); ++n)

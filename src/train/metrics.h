@@ -22,7 +22,7 @@ struct StepMetrics {
   double lr = 0;
   double grad_norm = 0;  // before clipping
   double tokens_per_second = 0;
-  double drop_fraction = 0;                        // of choices, over all MoE blocks
+  double drop_fraction = 0;                        // of choices that chance left, over all MoE blocks
   double router_entropy = 0;                       // nats, mean over tokens and MoE blocks
   std::vector<std::vector<double>> expert_load{};  // by MoE block: share of all choices that each expert took
   std::optional<double> val_loss{};

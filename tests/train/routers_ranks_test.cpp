@@ -67,5 +67,22 @@ TEST(Routers, ResumeBitForBit) {
   });
 }
 
+// A line of metrics.jsonl tells what was dropped twice, of the step and of each block.
+TEST(Routers, DropWhatTheirHealthSaysTheyDo) {
+  test::on_ranks({1, 2}, [](ProcessGroup& world) {
+    const test::RunDir dir("routers-drops", world);
+    for (Config& config : routers(dir, world)) {
+      config.health.every = 1;
+      Trainer trainer(config, world, ProgressStyle::none);
+      const StepMetrics m = trainer.step();
+      ASSERT_EQ(m.router.size(), 1u);
+      EXPECT_NEAR(m.drop_fraction, m.router[0].health.drop_fraction, 1e-6) << name_of(config);
+      double load = 0;
+      for (const double share : m.expert_load[0]) load += share;
+      EXPECT_NEAR(load, 1 - m.drop_fraction, 1e-6) << name_of(config);
+    }
+  });
+}
+
 }  // namespace
 }  // namespace switchyard
