@@ -4,11 +4,27 @@
 #include <cmath>
 
 namespace switchyard {
+namespace {
 
-std::int64_t expert_capacity(double factor, std::int64_t top_k, std::int64_t group, std::int64_t experts) {
+// Of the choices of a group each of so many takers has room for: ceil(factor * choices / takers).
+std::int64_t room_for(double factor, std::int64_t choices, std::int64_t takers) {
   // The product is exact for the sizes at hand; a factor such as 1.1 is not, and must not round a whole number up.
-  const double rows = factor * static_cast<double>(top_k * group) / static_cast<double>(experts);
+  const double rows = factor * static_cast<double>(choices) / static_cast<double>(takers);
   return static_cast<std::int64_t>(std::ceil(rows - 1e-9));
+}
+
+}  // namespace
+
+std::int64_t expert_capacity(const MoeConfig& config, std::int64_t group) {
+  return std::min(room_for(config.router.capacity_factor, config.router.top_k * group, config.experts), group);
+}
+
+std::int64_t device_capacity(const MoeConfig& config, std::int64_t group) {
+  return room_for(config.router.device_capacity, config.router.top_k * group, config.router.expert_groups);
+}
+
+bool pads(Dispatch dispatch, DeviceType device) {
+  return dispatch == Dispatch::padded || (dispatch == Dispatch::automatic && device == DeviceType::cuda);
 }
 
 Room::Room(const MoeConfig& config, std::uint64_t seed) : config_(config), seed_(seed) {}
@@ -18,10 +34,9 @@ Placement Room::placement(const RoutingGroups& groups, const RouterPass& pass, s
   Placement placement{.experts = config_.experts, .group = groups.size(), .parts = parts};
   if (pass.trains() && router.device_capacity > 0) {
     placement.members = config_.experts / router.expert_groups;
-    placement.capacity = expert_capacity(router.device_capacity, router.top_k, groups.size(), router.expert_groups);
+    placement.capacity = device_capacity(config_, groups.size());
   } else if (pass.trains() || router.choice == Choosing::experts) {
-    placement.capacity =
-        std::min(expert_capacity(router.capacity_factor, router.top_k, groups.size(), config_.experts), groups.size());
+    placement.capacity = expert_capacity(config_, groups.size());
     placement.padded = pass.trains() && placement.capacity > 0 && pads;
   }
   return placement;

@@ -5,8 +5,14 @@
 
 namespace switchyard {
 
-// Rows that an expert takes of a group: ceil(factor * top_k * group / experts); 0 (dropless) for a factor of 0.
-std::int64_t expert_capacity(double factor, std::int64_t top_k, std::int64_t group, std::int64_t experts);
+// Rows that an expert takes of a routing group, ceil(capacity_factor * top_k * group / experts) but no more than there
+// are tokens, and each of expert_groups together, by device_capacity; 0 (no limit) for a factor of 0. The config is
+// resolved (model/placement.h).
+std::int64_t expert_capacity(const MoeConfig& config, std::int64_t group);
+std::int64_t device_capacity(const MoeConfig& config, std::int64_t group);
+
+// Whether training sends all the rows that experts own, where they have a capacity.
+bool pads(Dispatch dispatch, DeviceType device);
 
 // Who finds room in the experts that were chosen, and by which right.
 class Room {

@@ -16,11 +16,6 @@ Router::Router(const MoeConfig& config, std::int64_t d_model, const std::string&
   if (config.router.bias) state_->bias_E = Tensor::zeros({config.experts}, DType::f32, make.device());
 }
 
-bool Router::pads() const {
-  return config_.dispatch == Dispatch::padded ||
-         (config_.dispatch == Dispatch::automatic && device_.type == DeviceType::cuda);
-}
-
 RoutingGroups Router::groups_of(std::int64_t tokens, const RouterPass& pass) const {
   const std::int64_t size = config_.router.group_size;
   const bool grouped =
@@ -72,11 +67,10 @@ Routing Router::route(const Scores& scores, const RouterPass& pass, std::int64_t
   const TopK chosen = choose(scores, pass);
   const RoutingGroups groups = groups_of(chosen.expert_TK.dim(0), pass);
   const bool is_thinned = router.second_threshold > 0 && pass.trains();
-  const Tensor expert_TK = is_thinned
-                               ? thinned(chosen, router, pass.key(seed_, name_, "second"), pass.first_token)
-                               : chosen.expert_TK;
+  const Tensor expert_TK =
+      is_thinned ? thinned(chosen, router, pass.key(seed_, name_, "second"), pass.first_token) : chosen.expert_TK;
   const Tensor expert_AK = groups.all(expert_TK);
-  const Placement placement = room_.placement(groups, pass, parts, pads());
+  const Placement placement = room_.placement(groups, pass, parts, pads(config_.dispatch, device_.type));
   const Tensor slot_AK = room_.admitted(expert_AK, scores, chosen, groups, pass, placement);
 
   Routing routing;

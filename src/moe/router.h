@@ -51,7 +51,6 @@ class Router {
   void place(Routing& routing, const Tensor& expert_AK, const Tensor& slot_AK, const RoutingGroups& groups,
              const Placement& placement) const;
   Observation observed(const Scores& scores, const Routing& routing, const Tensor& expert_TK) const;
-  bool pads() const;
 
   MoeConfig config_;
   std::string name_;

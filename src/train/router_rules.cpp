@@ -36,8 +36,7 @@ void check_choices(const RouterConfig& router, std::int64_t experts, Rules& rule
   rules.require(divide, {"router.expert_groups", "moe.experts"}, experts, " experts do not divide into ",
                 router.expert_groups, " groups; nearest: ", nearest_divisors(experts, router.expert_groups));
   if (!divide) return;
-  const std::int64_t members = experts / router.expert_groups,
-                     met = router.groups_met == 0 ? router.expert_groups : router.groups_met;
+  const std::int64_t members = experts / router.expert_groups, met = router.groups_met;
   rules.require(met <= router.expert_groups, {"router.groups_met", "router.expert_groups"}, "a token cannot go to ",
                 met, " of ", router.expert_groups, " groups; nearest: ", router.expert_groups);
   rules.require(router.top_k <= met * members || router.top_k > experts,
@@ -48,20 +47,20 @@ void check_choices(const RouterConfig& router, std::int64_t experts, Rules& rule
                 " experts has no ", router.group_best, " best; nearest: ", members);
 }
 
-void check_room(const RouterConfig& router, std::int64_t experts, std::int64_t seq_len, Rules& rules) {
-  rules.require(router.group_size == 0 || seq_len % router.group_size == 0, {"router.group_size", "train.seq_len"},
-                "groups of ", router.group_size, " tokens do not divide train.seq_len = ", seq_len,
-                "; nearest: ", router.group_size == 0 ? "" : nearest_divisors(seq_len, router.group_size));
+void check_room(const MoeConfig& moe, std::int64_t seq_len, Rules& rules) {
+  const RouterConfig& router = moe.router;
+  rules.require(seq_len % router.group_size == 0, {"router.group_size", "train.seq_len"}, "groups of ",
+                router.group_size, " tokens do not divide train.seq_len = ", seq_len,
+                "; nearest: ", nearest_divisors(seq_len, router.group_size));
   const bool experts_choose = router.choice == Choosing::experts, by_device = router.device_capacity > 0;
   rules.require(
       router.capacity_factor > 0 || !experts_choose, {"router.capacity_factor", "router.choice"},
       "experts that choose need a capacity: router.top_k * router.capacity_factor experts a token on average");
-  const std::int64_t group = router.group_size == 0 ? seq_len : router.group_size,
-                     rows = expert_capacity(router.capacity_factor, router.top_k, group, experts);
-  rules.require(!experts_choose || router.expert_cap == 0 || router.expert_cap * group >= experts * rows,
-                {"router.expert_cap", "router.top_k", "router.capacity_factor"}, "experts that take ", experts * rows,
+  const std::int64_t group = router.group_size, taken = moe.experts * expert_capacity(moe, group);
+  rules.require(!experts_choose || router.expert_cap == 0 || router.expert_cap * group >= taken,
+                {"router.expert_cap", "router.top_k", "router.capacity_factor"}, "experts that take ", taken,
                 " rows of the ", group, " tokens of a group give them more than ", router.expert_cap,
-                " each; nearest: ", (experts * rows + group - 1) / group);
+                " each; nearest: ", (taken + group - 1) / group);
   rules.require(router.capacity_factor > 0 || router.admission == Admission::token,
                 {"router.capacity_factor", "router.admission"},
                 "without a capacity all tokens are admitted, in whatever order");
@@ -144,17 +143,17 @@ void check_losses(const RouterConfig& router, std::int64_t experts, Rules& rules
 }  // namespace
 
 void check_router(const Config& c, Rules& rules) {
-  RouterConfig router = c.moe.router;
-  check_kind(router, rules);
-  if (router.top_k == 0) router.top_k = c.moe.experts;
-  check_choices(router, c.moe.experts, rules);
-  check_room(router, c.moe.experts, c.train.seq_len, rules);
+  check_kind(c.moe.router, rules);
+  const MoeConfig moe = resolved(c.moe, c.model, c.train.seq_len);
+  const RouterConfig& router = moe.router;
+  check_choices(router, moe.experts, rules);
+  check_room(moe, c.train.seq_len, rules);
   rules.require(
       c.moe.expert_dropout == 0 || double(c.train.global_batch * c.train.seq_len) * double(router.top_k) < 0x1p31,
       {"moe.expert_dropout", "train.global_batch", "train.seq_len", "router.top_k"},
       "the choices of a step must be fewer than 2^31, by which dropout counts them");
   check_unused(router, rules);
-  check_losses(router, c.moe.experts, rules);
+  check_losses(router, moe.experts, rules);
 }
 
 }  // namespace switchyard

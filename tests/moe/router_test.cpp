@@ -226,11 +226,22 @@ TEST(Bias, DoesNotMoveTheBalanceLoss) {
 }
 
 TEST(ExpertCapacity, RoundsUpAndIsZeroForDropless) {
-  EXPECT_EQ(expert_capacity(1.0, 1, 8, 4), 2);    // Switch: tokens / experts * factor
-  EXPECT_EQ(expert_capacity(1.25, 1, 8, 4), 3);   // 2.5
-  EXPECT_EQ(expert_capacity(1.0, 2, 64, 8), 16);  // GShard: 2 S / E
-  EXPECT_EQ(expert_capacity(1.1, 1, 10, 1), 11);  // 1.1 * 10 is a little more than 11 in binary
-  EXPECT_EQ(expert_capacity(0, 2, 64, 8), 0);
+  const auto capacity = [](double factor, std::int64_t top_k, std::int64_t group, std::int64_t experts) {
+    return expert_capacity({.experts = experts, .router = {.top_k = top_k, .capacity_factor = factor}}, group);
+  };
+  EXPECT_EQ(capacity(1.0, 1, 8, 4), 2);    // Switch: tokens / experts * factor
+  EXPECT_EQ(capacity(1.25, 1, 8, 4), 3);   // 2.5
+  EXPECT_EQ(capacity(1.0, 2, 64, 8), 16);  // GShard: 2 S / E
+  EXPECT_EQ(capacity(1.1, 1, 10, 1), 10);  // there are no more
+  EXPECT_EQ(capacity(1.1, 1, 20, 2), 11);  // 1.1 * 10 is a little more than 11 in binary
+  EXPECT_EQ(capacity(0, 2, 64, 8), 0);
+}
+
+TEST(DeviceCapacity, IsOfAllChoicesAndMayBeMoreThanTheTokens) {
+  MoeConfig config{.experts = 8, .router = {.top_k = 6, .expert_groups = 2, .device_capacity = 1}};
+  EXPECT_EQ(device_capacity(config, 8), 24);
+  config.router.device_capacity = 0;
+  EXPECT_EQ(device_capacity(config, 8), 0);
 }
 
 }  // namespace

@@ -83,6 +83,7 @@ TEST(ConfigRules, KeysMustFitEachOther) {
       {"router: {kind: expert_choice, allow_future_tokens: true, expert_cap: 1}\n",
        "a.yaml:1:70: router.expert_cap: experts that take 512 rows of the 256 tokens of a group give them more than 1 "
        "each; nearest: 2"},
+      {"router: {kind: expert_choice, allow_future_tokens: true, capacity_factor: 100, expert_cap: 8}\n", ""},
       {"router: {expert_cap: 3}\n", "a.yaml:1:22: router.expert_cap: tokens that choose have router.top_k experts"},
       {"moe: {experts: 160}\nrouter: {kind: deepseek_v2}\n", ""},
       {"moe: {experts: 160}\nrouter: {kind: deepseek_v2, device_capacity: 1, allow_future_tokens: true}\n", ""},

@@ -1,9 +1,11 @@
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <set>
 
 #include "train/config_rules.h"
 #include "train/layout_search.h"
+#include "train/planned_rows.h"
 
 namespace switchyard {
 namespace {
@@ -58,6 +60,26 @@ TEST(LayoutSearch, RanksWhatFitsByTimeAndTheRestByMemory) {
   EXPECT_EQ(tight.size(), roomy.size());
   for (std::size_t i = 0; i + 1 < tight.size(); ++i) EXPECT_LE(tight[i].memory.together, tight[i + 1].memory.together);
   EXPECT_LT(tight[0].memory.together, roomy[0].memory.together);
+}
+
+// Groups of 8 tokens, 2 choices each of 4 experts; a rank has 4 groups.
+TEST(PlannedRows, AreThoseThatTheRouterLetsGo) {
+  const auto sent = [](const std::function<void(RouterConfig&)>& change) {
+    Config c = small();
+    c.train.micro_batch = 4;
+    c.parallel = {.data = 3};
+    c.moe.router.capacity_factor = 0;
+    change(c.moe.router);
+    return planned_rows(resolved(c), {}).sent;
+  };
+  EXPECT_EQ(sent([](auto&) {}), 64);
+  EXPECT_EQ(sent([](auto& r) { r.capacity_factor = 0.75; }), 48);
+  EXPECT_EQ(sent([](auto& r) { r.capacity_factor = 2; }), 64);
+  EXPECT_EQ(sent([](auto& r) { r.choice = Choosing::experts, r.capacity_factor = 1.5; }), 96) << "6 tokens an expert";
+  EXPECT_EQ(sent([](auto& r) { r.choice = Choosing::experts, r.capacity_factor = 9; }), 128) << "all tokens";
+  EXPECT_EQ(sent([](auto& r) { r.expert_groups = 2, r.device_capacity = 0.5, r.spared_groups = 0; }), 32);
+  EXPECT_EQ(sent([](auto& r) { r.expert_groups = 2, r.device_capacity = 0.5, r.spared_groups = 0.25; }), 40);
+  EXPECT_EQ(sent([](auto& r) { r.expert_groups = 2, r.device_capacity = 1.5; }), 64);
 }
 
 // An all-gather of n bytes by 16 ranks of two nodes of 8: each sends 15/16 n; 3 doublings inside a node, 1 between.
