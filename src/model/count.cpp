@@ -1,8 +1,22 @@
 #include "model/count.h"
 
+#include <cmath>
+
 #include "model/placement.h"
+#include "moe/room.h"
 
 namespace switchyard {
+namespace {
+
+// Parameters of the experts that a token goes to, on average where these choose.
+std::int64_t routed(const MoeConfig& moe, std::int64_t expert) {
+  if (moe.router.choice == Choosing::tokens) return moe.router.top_k * expert;
+  const std::int64_t group = moe.router.group_size;
+  return std::llround(static_cast<double>(moe.experts * expert) * static_cast<double>(expert_capacity(moe, group)) /
+                      static_cast<double>(group));
+}
+
+}  // namespace
 
 ModelCount count_block(const ModelConfig& m, const MoeConfig& moe, bool is_moe, std::int64_t seq_len) {
   const std::int64_t d = m.d_model, q = m.n_heads * m.head_dim, kv = m.n_kv_heads * m.head_dim;
@@ -12,7 +26,7 @@ ModelCount count_block(const ModelConfig& m, const MoeConfig& moe, bool is_moe, 
   const auto ffn = [d](Activation activation, std::int64_t d_ff) { return (is_gated(activation) ? 3 : 2) * d * d_ff; };
   const std::int64_t dense = ffn(m.activation, m.d_ff), expert = ffn(moe.activation.value(), moe.d_ff),
                      shared = moe.shared_experts * expert, router = gates * moe.experts * d;
-  const std::int64_t products = attention + (is_moe ? moe.router.top_k * expert + shared + router : dense);
+  const std::int64_t products = attention + (is_moe ? routed(moe, expert) + shared + router : dense);
   return {.parameters = attention + norms + biases + (is_moe ? moe.experts * expert + shared + router : dense),
           .active = products + norms + biases,
           .expert_parameters = is_moe ? moe.experts * expert : 0,

@@ -97,7 +97,8 @@ struct RouterConfig {
     v.field("noise", noise, "training adds normal noise of a learnt deviation to the logits (Shazeer)");
     v.choice("choice", choice, "tokens choose experts, or experts choose tokens (expert choice)",
              {{"tokens", Choosing::tokens}, {"experts", Choosing::experts}});
-    v.field("top_k", top_k, "experts that each token goes to, on average where experts choose; 0 means all")
+    v.field("top_k", top_k,
+            "experts that each token goes to; where experts choose, top_k * capacity_factor on average; 0 means all")
         .between(0, 65536);
     v.field("bias", bias, "add to the scores that decide a bias that balances the load (DeepSeek-V3)");
     v.field("bias_rate", bias_rate, "by which the bias moves each step; 0 freezes it").between(0, 1);

@@ -107,6 +107,22 @@ TEST(CountModel, FlopsOfAModelWorkedOutByHand) {
   EXPECT_EQ(count_model(model, moe, 16).flops_per_token, 6 * 368 + 768);
 }
 
+// Experts that choose take so many tokens of a group, and no more than there are: an expert has 96 parameters here.
+TEST(CountModel, OfExpertsThatChooseIsWhatTheyTake) {
+  const ModelConfig model =
+      resolved(ModelConfig{.vocab_size = 10, .d_model = 4, .n_layers = 1, .n_heads = 2, .d_ff = 8});
+  const auto active = [&](Choosing choice, double factor) {
+    const RouterConfig router{.choice = choice, .top_k = 2, .capacity_factor = factor};
+    return count_model(model, resolved(MoeConfig{.experts = 4, .every = 1, .router = router}, model, 16), 16).active;
+  };
+  const std::int64_t by_tokens = active(Choosing::tokens, 3), expert = 96;
+  EXPECT_EQ(active(Choosing::tokens, 0.5), by_tokens) << "whatever is dropped";
+  EXPECT_EQ(active(Choosing::experts, 1), by_tokens);
+  EXPECT_EQ(active(Choosing::experts, 1.5), by_tokens + expert);
+  EXPECT_EQ(active(Choosing::experts, 3), by_tokens + 2 * expert) << "there are four";
+  EXPECT_EQ(active(Choosing::experts, 1.1), by_tokens + expert / 4) << "9 of 16 tokens each";
+}
+
 TEST(MoeBlocks, PlacementRules) {
   using Blocks = std::vector<bool>;
   EXPECT_EQ(moe_blocks({.experts = 8}, 4), (Blocks{false, true, false, true}));  // GLaM
