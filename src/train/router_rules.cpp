@@ -148,9 +148,12 @@ void check_router(const Config& c, Rules& rules) {
   const RouterConfig& router = moe.router;
   check_choices(router, moe.experts, rules);
   check_room(moe, c.train.seq_len, rules);
+  const bool experts_choose = router.choice == Choosing::experts;
+  const double tokens = static_cast<double>(c.train.global_batch) * static_cast<double>(c.train.seq_len),
+               choices = static_cast<double>(experts_choose ? moe.experts : router.top_k);
   rules.require(
-      c.moe.expert_dropout == 0 || double(c.train.global_batch * c.train.seq_len) * double(router.top_k) < 0x1p31,
-      {"moe.expert_dropout", "train.global_batch", "train.seq_len", "router.top_k"},
+      moe.expert_dropout == 0 || tokens * choices < 0x1p31,
+      {"moe.expert_dropout", "train.global_batch", "train.seq_len", experts_choose ? "moe.experts" : "router.top_k"},
       "the choices of a step must be fewer than 2^31, by which dropout counts them");
   check_unused(router, rules);
   check_losses(router, moe.experts, rules);

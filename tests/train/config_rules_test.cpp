@@ -99,6 +99,9 @@ TEST(ConfigRules, KeysMustFitEachOther) {
        "a.yaml:1:25: router.spared_groups: nothing is dropped by groups of experts, so that none needs to be spared"},
       {"moe: {expert_dropout: 0.4}\ntrain: {global_batch: 4194304}\n",
        "a.yaml:1:23: moe.expert_dropout: the choices of a step must be fewer than 2^31, by which dropout counts them"},
+      {"moe: {expert_dropout: 0.4}\nrouter: {kind: expert_choice, allow_future_tokens: true}\n"
+       "train: {global_batch: 1048576}\n",
+       "a.yaml:1:23: moe.expert_dropout: the choices of a step must be fewer than 2^31, by which dropout counts them"},
       {"router: {kind: deepseek_v2}\n",
        "a.yaml:1:16: router.kind: 6 choices do not fit the 3 experts of the groups that a token may go to; "
        "nearest: 3"},
