@@ -90,6 +90,7 @@ RouterConfig router_preset(RouterKind kind) {
       break;
     case RouterKind::hash:
       c = plain(kind, 1);
+      c.init_scale = RouterConfig{}.init_scale;  // there is nothing to scale
       c.scores = Scoring::hash;
       break;
   }

@@ -232,8 +232,13 @@ std::vector<std::string> warnings(const Config& c) {
                          " pipeline stages waiting; make it smaller"));
   if (c.moe.experts > 0 && std::ranges::count(moe_blocks(c.moe, c.model.n_layers), true) == 0)
     lines.push_back(text("moe.every: none of the ", c.model.n_layers, " blocks is MoE, so the model is dense"));
-  if (c.moe.experts == 0 && !c.moe.layers.empty())
-    lines.push_back("moe.layers: has no effect, for moe.experts = 0 makes the model dense");
+  const auto has_no_experts = [&](bool is_set, const char* key) {
+    if (c.moe.experts == 0 && is_set)
+      lines.push_back(text(key, ": has no effect, for moe.experts = 0 makes the model dense"));
+  };
+  has_no_experts(!c.moe.layers.empty(), "moe.layers");
+  has_no_experts(c.moe.shared_experts > 0, "moe.shared_experts");
+  has_no_experts(c.moe.expert_dropout > 0, "moe.expert_dropout");
   if (c.moe.experts > 0) {
     const std::vector<std::string> of_health = health_warnings(c);
     lines.insert(lines.end(), of_health.begin(), of_health.end());

@@ -105,6 +105,8 @@ void check_unused(const RouterConfig& router, Rules& rules) {
     unused(router.device_loss == 0, "router.device_loss", kScores, kNone);
     unused(router.communication_loss == 0, "router.communication_loss", kScores, kNone);
     unused(router.importance_loss == 0, "router.importance_loss", kScores, kNone);
+    unused(router.weight_scale == 1, "router.weight_scale", kScores, kNone);
+    unused(router.init_scale == RouterConfig{}.init_scale, "router.init_scale", kScores, kNone);
   }
   if (router.choice == Choosing::experts) {
     constexpr const char *kChoice = "router.choice", *kNone = "has no effect where experts choose, evenly";
@@ -116,9 +118,18 @@ void check_unused(const RouterConfig& router, Rules& rules) {
     unused(router.device_capacity == 0, "router.device_capacity", kChoice, kNone);
     unused(router.balance_loss == 0, "router.balance_loss", kChoice, kNone);
     unused(router.importance_loss == 0, "router.importance_loss", kChoice, kNone);
+    unused(router.load_loss == 0, "router.load_loss", kChoice, kNone);
   }
   unused(router.choice == Choosing::experts || router.expert_cap == 0, "router.expert_cap", "router.choice",
          "tokens that choose have router.top_k experts");
+  unused(router.bias || router.bias_rate == RouterConfig{}.bias_rate, "router.bias_rate", "router.bias",
+         "there is no bias to move");
+  unused(router.groups_met != router.expert_groups || router.group_best == 1, "router.group_best", "router.groups_met",
+         "a token may go to all groups, whatever their best scores");
+  unused(router.top_k > 1 || router.second_threshold == 0, "router.second_threshold", "router.top_k",
+         "there is no second choice");
+  unused(router.expert_groups > 1 || router.device_capacity < 1, "router.device_capacity", "router.expert_groups",
+         "one group of experts has room for all choices");
   unused(router.device_capacity > 0 || router.spared_groups == RouterConfig{}.spared_groups, "router.spared_groups",
          "router.device_capacity", "nothing is dropped by groups of experts, so that none needs to be spared");
   rules.require(router.scores == Scoring::softmax || router.z_loss == 0, {"router.z_loss", "router.scores"},

@@ -91,7 +91,7 @@ TEST(ConfigRules, KeysMustFitEachOther) {
        "a.yaml:2:46: router.device_capacity: what is dropped are the lowest scores of a group, so later tokens decide "
        "where earlier ones go: a language model then sees the future in training, and cannot do the same when it "
        "generates; router.allow_future_tokens: true accepts that"},
-      {"router: {device_capacity: 1, allow_future_tokens: true}\n",
+      {"router: {device_capacity: 1, expert_groups: 2, allow_future_tokens: true}\n",
        "a.yaml:1:27: router.device_capacity: groups of experts have a capacity, or experts have, and all choices "
        "count; "
        "set the other to 0"},
@@ -113,6 +113,21 @@ TEST(ConfigRules, KeysMustFitEachOther) {
        "a.yaml:2:55: router.group_best: a group of 3 experts has no 4 best; nearest: 3"},
       {"router: {kind: hash}\n", ""},
       {"router: {kind: hash, jitter: 0.1}\n", "a.yaml:1:30: router.jitter: has no effect on tokens that are hashed"},
+      {"router: {kind: hash, weight_scale: 2, init_scale: 1}\n",
+       "a.yaml:1:36: router.weight_scale: has no effect on tokens that are hashed\n"
+       "a.yaml:1:51: router.init_scale: has no effect on tokens that are hashed"},
+      {"router: {choice: experts, noise: true, load_loss: 0.1, renormalise: false, balance_loss: 0,\n"
+       "  allow_future_tokens: true}\n",
+       "a.yaml:1:51: router.load_loss: has no effect where experts choose, evenly"},
+      {"router: {bias_rate: 0.1}\n", "a.yaml:1:21: router.bias_rate: there is no bias to move"},
+      {"router: {expert_groups: 4, group_best: 2}\n",
+       "a.yaml:1:40: router.group_best: a token may go to all groups, whatever their best scores"},
+      {"router: {expert_groups: 4, group_best: 2, groups_met: 3}\n", ""},
+      {"router: {top_k: 1, renormalise: false, second_threshold: 0.5}\n",
+       "a.yaml:1:58: router.second_threshold: there is no second choice"},
+      {"router: {device_capacity: 1, capacity_factor: 0, allow_future_tokens: true}\n",
+       "a.yaml:1:27: router.device_capacity: one group of experts has room for all choices"},
+      {"router: {device_capacity: 0.9, capacity_factor: 0, allow_future_tokens: true}\n", ""},
       {"router: {kind: soft}\n", ""},
       {"router: {kind: soft, top_k: 8}\n", ""},
       {"router: {kind: soft, top_k: 2}\n",
@@ -240,6 +255,12 @@ TEST(ConfigRules, WarnsOfWhatIsRarelyMeant) {
   config.moe.layers = {1};
   EXPECT_EQ(warnings(config),
             std::vector<std::string>{"moe.layers: has no effect, for moe.experts = 0 makes the model dense"});
+  config.moe.layers = {};
+  config.moe.shared_experts = 2;
+  config.moe.expert_dropout = 0.1;
+  EXPECT_EQ(warnings(config),
+            (std::vector<std::string>{"moe.shared_experts: has no effect, for moe.experts = 0 makes the model dense",
+                                      "moe.expert_dropout: has no effect, for moe.experts = 0 makes the model dense"}));
   config = {};
   config.parallel = {.data = 2, .pipeline = 4};
   const char* waits = " micro-batches keeps most of 4 pipeline stages waiting; make it smaller";
