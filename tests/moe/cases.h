@@ -113,6 +113,7 @@ inline std::vector<Case> all_cases() {
       {"expert_dropout", with_dropout(softmax_of(2, true, 1.0, BalanceCounts::first))},
       {"expert_dropout_padded_in_halves",
        with_dropout(overlapped(padded(softmax_of(2, true, 1.0, BalanceCounts::first))))},
+      {"expert_dropout_of_experts_that_choose", with_dropout(published(RouterKind::expert_choice, 8))},
       {"hash", published(RouterKind::hash, 4)},
       {"hash_of_two", published(RouterKind::hash, 4, [](auto& r) { r.top_k = 2; })},
   };

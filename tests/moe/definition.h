@@ -51,6 +51,7 @@ struct DefinedPass {
   std::string layer = "moe";
   std::int64_t step = 0;
   std::vector<std::int32_t> token;  // ids
+  std::size_t micro_batches = 1;    // that the tokens come in, one after the other
 };
 
 using Choices = std::vector<std::vector<int>>;  // experts of each token, best first; -1 is one left out at random
@@ -268,27 +269,31 @@ inline void keep_in_order(Kept& kept, const MoeConfig& moe, const DefinedScores&
         ++taken[std::size_t(e)], kept[t][std::size_t(e)] = true;
 }
 
-// 5. Losses: over each set of tokens, then averaged over the sets.
-inline void add_losses(DefinedMoe& m, const MoeConfig& moe, const DefinedScores& scores) {
+// 5. Losses: over each set of tokens, then averaged over the sets. With a global scope loads are those of the tokens so
+//    far.
+inline void add_losses(DefinedMoe& m, const MoeConfig& moe, const DefinedScores& scores, const DefinedPass& pass) {
   const RouterConfig& c = moe.router;
   const std::size_t T = m.chosen.size(), E = std::size_t(moe.experts), K = std::size_t(c.top_k),
                     D = std::size_t(c.expert_groups), members = E / D,
-                    S = c.balance_scope == BalanceScope::group ? std::size_t(c.group_size) : T;
+                    S = c.balance_scope == BalanceScope::group ? std::size_t(c.group_size) : T / pass.micro_batches;
   for (std::size_t first = 0; first < T; first += S) {
-    const double n = double(S), part = n / double(T);
+    const std::size_t from = c.balance_scope == BalanceScope::global ? 0 : first;
+    const double n = double(S), so_far = double(first + S - from), part = n / double(T);
     std::vector<double> f(E), all(E), P(E), importance(E), load(E), sent(D);
-    for (std::size_t t = first; t < first + S; ++t) {
+    for (std::size_t t = from; t < first + S; ++t) {
       std::set<std::size_t> groups;
       const std::vector<int> counted = c.bias ? largest(scores.score[t], K) : m.chosen[t];
       for (std::size_t k = 0; k < K; ++k) {
         if (counted[k] >= 0 && (k == 0 || c.balance_counts != BalanceCounts::first))
-          f[std::size_t(counted[k])] += 1 / n;
+          f[std::size_t(counted[k])] += 1 / so_far;
         if (m.chosen[t][k] < 0) continue;
         const auto e = std::size_t(m.chosen[t][k]);
-        all[e] += 1 / n;
+        all[e] += 1 / so_far;
         groups.insert(e / members);
       }
-      for (std::size_t d : groups) sent[d] += 1 / n;
+      for (std::size_t d : groups) sent[d] += 1 / so_far;
+    }
+    for (std::size_t t = first; t < first + S; ++t)
       for (std::size_t e = 0; e < E; ++e) {
         P[e] += scores.share[t][e] / n;
         importance[e] += m.weight[t][e];
@@ -299,7 +304,6 @@ inline void add_losses(DefinedMoe& m, const MoeConfig& moe, const DefinedScores&
           load[e] += 0.5 * std::erfc(-(scores.clean[t][e] - limit) / scores.sigma[t][e] / std::sqrt(2.0));
         }
       }
-    }
     double balance = 0;
     for (std::size_t e = 0; e < E; ++e)
       balance += double(E) / (c.balance_counts == BalanceCounts::mean ? double(K) : 1) * f[e] * P[e];
@@ -373,7 +377,7 @@ inline DefinedMoe defined_moe(const MoeConfig& moe, const Rows& x, const Defined
   if (c.choice == Choosing::experts)  // reported only: first choices as they would be
     m.balance = NAN;
   else if (c.scores != Scoring::hash)
-    add_losses(m, moe, scores);
+    add_losses(m, moe, scores, pass);
   m.z = scores.z;
   m.loss += c.z_loss * m.z;
   m.y = defined_outputs(moe, x, w, m, pass);

@@ -97,8 +97,12 @@ inline DefinedParameters defined(const MoeConfig& config, Layer& layer) {
   return w;
 }
 
+inline DefinedPass defined_pass(std::size_t count, std::size_t micro_batches = 1) {
+  return {.step = kStep, .token = ids(std::int64_t(count), 0), .micro_batches = micro_batches};
+}
+
 inline DefinedMoe definition(const MoeConfig& config, const Rows& x, const DefinedParameters& w) {
-  return defined_moe(config, x, w, {.step = kStep, .token = ids(std::int64_t(x.size()), 0)});
+  return defined_moe(config, x, w, defined_pass(x.size()));
 }
 
 // <y, dy> + loss, so that one walk back reaches both. A hashed token has no loss.

@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
+
 #include "moe/cases.h"
+#include "slices.h"
 
 namespace switchyard {
 namespace {
@@ -51,46 +54,123 @@ TEST_P(MoeRouters, MatchTheDefinition) {
   }
 }
 
-// Central differences of the definition, in double, whose choices so small a step does not change.
-TEST_P(MoeRouters, GradientsAreThoseOfTheDefinition) {
-  auto self = make_self_group();
-  Mesh mesh({}, *self);
-  Layer layer(config(), mesh);
-  const Variable x(tokens(16, 0), true);
-  const MoeResult result = layer.moe(x, pass_of(16, 0, 16));
-  const Tensor dy = random({16, kDim}, 23);
-  total(result.y_TD, dy, result.loss_1).backward(floats({1}, {1}));
+// The gradients of <y, dy> + loss by the definition: by names of parameters, and of x.
+using Gradients = std::map<std::string, std::vector<float>>;
 
-  Rows x_TD = rows_of(x.value(), 0, 16);
-  DefinedParameters w = defined(config(), layer);
-  const auto value = [&] {
-    const DefinedMoe m = definition(config(), x_TD, w);
-    double sum = m.loss;
-    for (std::size_t t = 0; t < m.y.size(); ++t)
-      for (std::size_t d = 0; d < m.y[t].size(); ++d) sum += m.y[t][d] * at(dy, std::int64_t(t * m.y[t].size() + d));
+// Central differences, in double, whose choices so small a step does not change.
+template <class F>
+void differ(std::vector<float>& gradient, Rows& rows, const F& value) {
+  constexpr double kStepSize = 1e-6;
+  for (auto& row : rows)
+    for (double& v : row) {
+      const double before = v;
+      v = before + kStepSize;
+      const double above = value();
+      v = before - kStepSize;
+      gradient.push_back(static_cast<float>((above - value()) / (2 * kStepSize)));
+      v = before;
+    }
+}
+
+Gradients defined_gradients(const MoeConfig& config, Rows x, DefinedParameters w, const Rows& dy,
+                            const DefinedPass& pass) {
+  const auto along_dy = [&](const Rows& y) {
+    double sum = 0;
+    for (std::size_t t = 0; t < y.size(); ++t) sum += dot(y[t], dy[t]);
     return sum;
   };
-  const auto compare = [&](const std::string& name, Rows& rows, const Tensor& gradient) {
-    ASSERT_TRUE(gradient) << name << " got no gradient";
-    std::int64_t i = 0;
-    for (auto& row : rows)
-      for (double& v : row) {
-        constexpr double kStepSize = 1e-6;
-        const double before = v;
-        v = before + kStepSize;
-        const double above = value();
-        v = before - kStepSize;
-        const double expected = (above - value()) / (2 * kStepSize);
-        v = before;
-        // f32 sums of at most 16 tokens' products; differences of 1e-6 in double are good to 1e-9.
-        EXPECT_NEAR(at(gradient, i), expected, 5e-5 * std::max(1.0, std::abs(expected))) << name << ", element " << i;
-        ++i;
-      }
+  const DefinedMoe routed = defined_moe(config, x, w, pass);
+  const auto whole = [&] {
+    const DefinedMoe m = defined_moe(config, x, w, pass);
+    return m.loss + along_dy(m.y);
   };
-  compare("x", x_TD, x.grad());
-  if (!w.gate.empty()) compare("gate", w.gate, layer.find("gate.weight")->grad());
-  if (!w.noise.empty()) compare("noise", w.noise, layer.find("gate.noise_weight")->grad());
-  compare("an expert", w.up[0], layer.find("experts." + up_name(config()))->grad());
+  const auto outputs = [&] { return along_dy(defined_outputs(config, x, w, routed, pass)); };
+
+  Gradients g;
+  differ(g["x"], x, whole);
+  differ(g["moe.gate.weight"], w.gate, whole);
+  differ(g["moe.gate.noise_weight"], w.noise, whole);
+  for (Rows& up : w.up) differ(g["moe.experts." + up_name(config)], up, outputs);
+  for (Rows& down : w.down) differ(g["moe.experts.down_proj"], down, outputs);
+  differ(g["moe.shared_experts." + up_name(config) + ".weight"], w.shared_up, outputs);
+  differ(g["moe.shared_experts.down_proj.weight"], w.shared_down, outputs);
+  return g;
+}
+
+// f32 sums of at most 16 tokens' products; differences of 1e-6 in double are good to 1e-9.
+constexpr double kSlopes = 5e-5;
+
+void expect_parameters(const Parameters& parameters, const Gradients& expected) {
+  for (const Parameter& p : parameters) {
+    SCOPED_TRACE(p.name);
+    ASSERT_TRUE(p.variable.grad()) << "no gradient";
+    expect_near(p.variable.grad(), slice_of(floats(p.global_shape, expected.at(p.name)), p), kSlopes);
+  }
+}
+
+// On one rank, and with groups and experts that lie over four.
+TEST_P(MoeRouters, PassesThereAndBackAreThoseOfTheDefinition) {
+  constexpr std::int64_t T = 16;
+  const Tensor x = tokens(T, 0), dy = random({T, kDim}, 23);
+  const auto self = make_self_group();
+  Mesh mesh({}, *self);
+  Layer layer(config(), mesh);
+  const DefinedParameters w = defined(config(), layer);
+  const DefinedMoe there = definition(config(), rows_of(x, 0, T), w);
+  const Gradients back = defined_gradients(config(), rows_of(x, 0, T), w, rows_of(dy, 0, T), defined_pass(T));
+
+  for (const auto& [ranks, parallel] :
+       {std::pair{1, ParallelConfig{}}, std::pair{4, ParallelConfig{.tensor = 2, .expert = 4}}}) {
+    SCOPED_TRACE(text(ranks, " ranks"));
+    std::vector<Result> parts(static_cast<std::size_t>(ranks));
+    run_ranks(ranks, [&, parallel = parallel](ProcessGroup& world) {
+      parts[std::size_t(world.rank())] = run(config(), world, parallel, T);
+    });
+    double loss = 0;
+    for (std::int64_t r = 0; r < ranks; ++r) {
+      SCOPED_TRACE(text("rank ", r));
+      const Result& part = parts[std::size_t(r)];
+      const std::int64_t first = T / ranks * r, end = T / ranks * (r + 1);
+      for (std::int64_t t = first; t < end; ++t)
+        for (std::int64_t d = 0; d < kDim; ++d)
+          EXPECT_NEAR(at(part.y, (t - first) * kDim + d), there.y[std::size_t(t)][std::size_t(d)], 2e-5);
+      expect_near(part.dx, floats({T, kDim}, back.at("x")).rows(first, end), kSlopes);
+      expect_parameters(part.parameters, back);
+      loss += part.loss;
+    }
+    EXPECT_NEAR(loss, there.loss, 1e-5 * (1 + there.loss));
+  }
+}
+
+// The load of the first half of a batch weighs on the gradient of the second.
+TEST(GlobalBalance, PassesThereAndBackAreThoseOfTheDefinition) {
+  constexpr std::int64_t T = 16, half = 8;
+  for (const char* name : {"top2", "deepseek_v2", "deepseek_v3"}) {
+    SCOPED_TRACE(name);
+    MoeConfig config = router_named(name);
+    config.router.balance_scope = BalanceScope::global;
+    const auto self = make_self_group();
+    Mesh mesh({}, *self);
+    Layer layer(config, mesh);
+    const Rows x = rows_of(tokens(T, 0), 0, T);
+    const DefinedParameters w = defined(config, layer);
+    const Tensor dy = random({T, kDim}, 23);
+    const DefinedPass pass = defined_pass(T, 2);
+    const Gradients back = defined_gradients(config, x, w, rows_of(dy, 0, T), pass);
+
+    double loss = 0;
+    for (const std::int64_t first : {std::int64_t{0}, half}) {
+      const Variable own(tokens(half, first), true);
+      const MoeResult result = layer.moe(own, pass_of(half, first, T));
+      total(result.y_TD, dy.rows(first, first + half), result.loss_1).backward(floats({1}, {1}));
+      expect_near(own.grad(), floats({T, kDim}, back.at("x")).rows(first, first + half), kSlopes);
+      loss += at(result.loss_1.value(), 0);
+    }
+    expect_parameters(layer.parameters, back);
+    const double expected = defined_moe(config, x, w, pass).loss;
+    EXPECT_NEAR(loss, expected, 1e-5 * (1 + expected));
+    EXPECT_GT(std::abs(expected - definition(config, x, w).loss), 1e-4) << "halves and the whole should differ";
+  }
 }
 
 // Nothing is random when a model is evaluated, and nobody is dropped, but experts that choose still do.
