@@ -15,7 +15,8 @@ namespace switchyard {
 struct Pass {
   std::int64_t batch = 0, seq = 0;         // sequences of this rank, tokens of each
   float share = 0;                         // 1 / target tokens of the global batch: every loss is a share of a mean
-  Capacity capacity = Capacity::enforced;  // unlimited in evaluation
+  Capacity capacity = Capacity::enforced;  // unlimited in evaluation and generation
+  bool generates = false;                  // sequences are texts so far, of any length
   Recompute recompute = Recompute::none;
   float balance_scale = 1;       // multiplies the coefficients of the routers' balance losses
   bool observe = false;          // for a reading of the routers' health

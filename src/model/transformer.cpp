@@ -50,6 +50,7 @@ Transformer::Trunk Transformer::trunk(const Tensor& token_T, const Variable& in_
                                .balance_scale = pass.balance_scale,
                                .observe = pass.observe,
                                .record = pass.record,
+                               .window = pass.generates ? pass.seq : 0,
                                .token_T = token_T.rows(first, first + own)};
   Trunk trunk;
   trunk.x = {in_RD, {}};
@@ -111,8 +112,8 @@ void Transformer::remember_routers() {
 Tensor Transformer::next_logits(const Tensor& token_T, std::int64_t batch, std::int64_t seq) const {
   SY_CHECK(tensor_.size() == 1 && embedding_ && norm_, "next_logits: the model is cut over several ranks");
   NoGrad guard;
-  const Trunk trunk =
-      this->trunk(token_T, {}, {.batch = batch, .seq = seq, .share = 0, .capacity = Capacity::unlimited});
+  const Trunk trunk = this->trunk(
+      token_T, {}, {.batch = batch, .seq = seq, .share = 0, .capacity = Capacity::unlimited, .generates = true});
   const Variable normed = (*norm_)(trunk.x.x_TD, trunk.x.y_TD).normed;
   std::vector<std::int32_t> last;
   for (std::int64_t b = 0; b < batch; ++b) last.push_back(static_cast<std::int32_t>((b + 1) * seq - 1));

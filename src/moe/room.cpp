@@ -42,6 +42,12 @@ Placement Room::placement(const RoutingGroups& groups, const RouterPass& pass, s
   return placement;
 }
 
+// A window so short that each expert's one row is too many for the cap knows none.
+bool Room::is_capped(const Placement& placement) const {
+  return config_.router.expert_cap > 0 &&
+         placement.experts * placement.capacity <= config_.router.expert_cap * placement.group;
+}
+
 // The scores of choices by which experts that choose go where a token may have so many experts only.
 Tensor Room::capped(const Tensor& expert_AK, const Tensor& gate_AE, const Placement& placement) const {
   const Kernels& k = kernels(gate_AE.device());
@@ -68,9 +74,8 @@ Tensor Room::admitted(const Tensor& expert_AK, const Scores& scores, const TopK&
   Tensor slot_AK = Tensor::empty(expert_AK.shape(), DType::i32, expert_AK.device());
   if (placement.capacity == 0) return slot_AK;
   if (config_.router.choice == Choosing::experts) {
-    const Tensor score_AK = config_.router.expert_cap > 0
-                                ? capped(expert_AK, groups.all(scores.gate_TE.value()), placement)
-                                : groups.all(chosen.weight_TK.value());
+    const Tensor score_AK = is_capped(placement) ? capped(expert_AK, groups.all(scores.gate_TE.value()), placement)
+                                                 : groups.all(chosen.weight_TK.value());
     k.admit_by_priority(slot_AK, expert_AK, score_AK, placement, Priority::score);
   } else if (config_.router.device_capacity > 0) {
     Tensor score_TK = empty_like(chosen.weight_TK.value());  // which weights may be shares of

@@ -29,6 +29,7 @@ class Room {
                   const RouterPass& pass, const Placement& placement) const;
 
  private:
+  bool is_capped(const Placement& placement) const;
   Tensor capped(const Tensor& expert_AK, const Tensor& gate_AE, const Placement& placement) const;
   void spare_some(const Tensor& slot_AK, const RoutingGroups& groups, const RouterPass& pass) const;
 

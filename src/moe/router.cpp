@@ -17,10 +17,9 @@ Router::Router(const MoeConfig& config, std::int64_t d_model, const std::string&
 }
 
 RoutingGroups Router::groups_of(std::int64_t tokens, const RouterPass& pass) const {
-  const std::int64_t size = config_.router.group_size;
-  const bool grouped =
-      pass.trains() || (config_.router.choice == Choosing::experts && tokens * tensor_.size() % size == 0);
-  return {grouped ? size : std::max<std::int64_t>(tokens, 1), tokens, tensor_};
+  const std::int64_t group = pass.window > 0 ? pass.window : config_.router.group_size;
+  const bool is_grouped = pass.trains() || config_.router.choice == Choosing::experts;
+  return {is_grouped ? group : std::max<std::int64_t>(tokens, 1), tokens, tensor_};
 }
 
 TopK Router::choose(const Scores& scores, const RouterPass& pass) const {

@@ -20,8 +20,8 @@ class Router {
 
   // x (T, d_model). With capacity enforced, the rows of the tensor group together are a multiple of the routing group,
   // which may lie over several of its ranks. Else the tokens of the call are one group and nothing is dropped; but
-  // experts that choose always do so in groups, where the rows are a multiple of these. Several `parts` are
-  // equal, and of whole routing groups.
+  // experts that choose always do so in groups, those of training or the pass's windows. Several `parts` are equal, and
+  // of whole routing groups.
   Routing operator()(const Variable& x_TD, const RouterPass& pass, std::int64_t parts = 1) const;
 
   // The same from scores; none where tokens are hashed, which go by pass.token_T.

@@ -25,6 +25,7 @@ struct RouterPass {
   float balance_scale = 1;       // multiplies the coefficients of balance losses
   bool observe = false;          // for a reading of the router's health
   bool record = false;           // to hand out what was decided about each token
+  std::int64_t window = 0;       // generation: tokens of each text so far, among which experts choose; else 0
   Tensor token_T{};              // i32, on the host: their ids, which hash routing goes by
 
   bool trains() const { return capacity == Capacity::enforced; }

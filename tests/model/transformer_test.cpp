@@ -72,6 +72,29 @@ TEST(NextLogits, AreTheLastRowOfTheHeads) {
   }
 }
 
+// Where experts choose, a window is one routing group, also where it is a multiple of those of training, and each text
+// of a batch stands for itself.
+TEST(NextLogits, OfExpertsThatChooseAreOfTheWindow) {
+  const auto self = make_self_group();
+  Mesh mesh({}, *self);
+  const auto logits = [&](std::int64_t group_size, std::vector<std::int32_t> tokens, std::int64_t batch) {
+    SmallModel small;
+    small.moe.router = router_preset(RouterKind::expert_choice);
+    small.moe.router.group_size = group_size;
+    small.moe.router.groups_met = 1;
+    const Transformer model(small.model, small.moe, DType::f32, 7, Device{}, mesh);
+    const auto count = std::ssize(tokens);
+    return model.next_logits(test::ints({count}, tokens), batch, count / batch);
+  };
+  const std::vector<std::int32_t> text{1, 4, 9, 16, 25, 5, 18, 2};
+  const Tensor expected = logits(8, text, 1);
+  for (const std::int64_t group_size : {2, 4, 16}) test::expect_near(logits(group_size, text, 1), expected, 0);
+  std::vector<std::int32_t> two(text.rbegin(), text.rend());
+  two.insert(two.end(), text.begin(), text.end());
+  test::expect_near(logits(4, two, 2).rows(1, 2), expected, 1e-5);
+  EXPECT_EQ(logits(4, {1}, 1).shape(), (Shape{1, 31})) << "and one token is a window too";
+}
+
 TEST(CountModel, AgreesWithTheParameters) {
   const auto self = make_self_group();
   Mesh mesh({}, *self);

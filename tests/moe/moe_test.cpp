@@ -173,6 +173,28 @@ TEST(GlobalBalance, PassesThereAndBackAreThoseOfTheDefinition) {
   }
 }
 
+// Generation's windows: each expert takes a token at least, and where that is too many for the cap there is none.
+TEST(Windows, AreGroupsOfAnyLength) {
+  MoeConfig config = router_named("expert_choice_capped");
+  const auto self = make_self_group();
+  Mesh mesh({}, *self);
+  Layer layer(config, mesh);
+  NoGrad guard;
+  for (const std::int64_t window : {1, 2, 3, 5, 8}) {
+    SCOPED_TRACE(window);
+    RouterPass pass = pass_of(window, 0, window);
+    pass.capacity = Capacity::unlimited;
+    pass.window = window;
+    const Tensor y = layer.moe(Variable(tokens(window, 0)), pass).y_TD.value();
+    config.router.group_size = window;
+    config.router.expert_cap = window == 3 || window == 8 ? 3 : 0;  // five tokens have 16 takers, two of each expert
+    const DefinedMoe expected = definition(config, rows_of(tokens(window, 0), 0, window), defined(config, layer));
+    for (std::int64_t t = 0; t < window; ++t)
+      for (std::int64_t d = 0; d < kDim; ++d)
+        EXPECT_NEAR(at(y, t * kDim + d), expected.y[std::size_t(t)][std::size_t(d)], 2e-5);
+  }
+}
+
 // Nothing is random when a model is evaluated, and nobody is dropped, but experts that choose still do.
 TEST_P(MoeRouters, EvaluateWithoutNoiseOrDrops) {
   auto self = make_self_group();
