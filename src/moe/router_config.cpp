@@ -104,12 +104,11 @@ std::vector<std::string> fixed_keys(RouterKind kind) {
     keys.insert(keys.end(), more.begin(), more.end());
   };
   if (kind == RouterKind::top_k) return keys;
-  fix({"scores", "noise", "choice", "bias", "renormalise"});
-  if (kind != RouterKind::batch_prioritised) fix({"admission"});
+  fix({"scores", "noise", "choice", "bias", "renormalise", "admission"});
   switch (kind) {
-    case RouterKind::switch_top_1: fix({"top_k", "expert_groups", "balance_counts"}); break;
-    case RouterKind::gshard:
-    case RouterKind::glam: fix({"top_k", "expert_groups", "balance_counts"}); break;
+    case RouterKind::switch_top_1:
+    case RouterKind::gshard: fix({"top_k", "expert_groups", "balance_counts"}); break;
+    case RouterKind::glam: fix({"top_k", "expert_groups", "balance_counts", "second_threshold"}); break;
     case RouterKind::mixtral: fix({"balance_counts"}); break;
     case RouterKind::st_moe: fix({"balance_counts"}); break;
     case RouterKind::expert_choice: fix({"balance_loss", "expert_groups"}); break;
@@ -117,7 +116,7 @@ std::vector<std::string> fixed_keys(RouterKind kind) {
     case RouterKind::deepseek_v2:
     case RouterKind::deepseek_v3: fix({"balance_counts"}); break;
     case RouterKind::hash: fix({"top_k"}); break;
-    case RouterKind::batch_prioritised: fix({"admission"}); break;
+    case RouterKind::batch_prioritised:
     case RouterKind::noisy_top_k:
     case RouterKind::top_k: break;
   }

@@ -68,6 +68,8 @@ TEST(ConfigRules, KeysMustFitEachOther) {
       {"router: {kind: switch}\n", ""},
       {"router: {kind: switch, top_k: 2}\n",
        "a.yaml:1:31: router.top_k: router.kind = switch has 1 here; router.kind = top_k leaves it free"},
+      {"router: {kind: glam, second_threshold: 0.5}\n",
+       "a.yaml:1:40: router.second_threshold: router.kind = glam has 0.0 here; router.kind = top_k leaves it free"},
       {"router: {kind: expert_choice}\n",
        "a.yaml:1:16: router.kind: experts choose among all tokens of a group, so later tokens decide where earlier "
        "ones "
