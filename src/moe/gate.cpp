@@ -28,16 +28,15 @@ Scores score(const Variable& logits_TE, Scoring scoring) {
 }
 
 Scores Gate::operator()(const Variable& x_TD, const RouterPass& pass) const {
-  const bool trains = pass.capacity == Capacity::enforced;
   const auto first = static_cast<std::uint64_t>(pass.first_token);
   Variable in = x_TD;
-  if (config_.jitter > 0 && trains)
+  if (config_.jitter > 0 && pass.trains())
     in = jitter(x_TD, pass.key(seed_, name_, "jitter"), first * static_cast<std::uint64_t>(x_TD.shape()[1]),
                 static_cast<float>(config_.jitter));
 
   const Variable clean_TE = linear_f32(in, weight_);
   Noisy noisy{clean_TE, {}};
-  if (config_.noise && trains) {
+  if (config_.noise && pass.trains()) {
     constexpr float kFloor = 1e-2f;  // tensor2tensor's; the paper has none
     Tensor normal_TE = empty_like(clean_TE.value());
     kernels(x_TD.device())

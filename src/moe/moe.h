@@ -12,7 +12,7 @@ namespace switchyard {
 
 struct MoeResult {
   Variable y_TD;
-  Variable loss_1;  // balance and z-loss, with their coefficients
+  Variable loss_1;  // of the router
   RoutingStats stats;
 };
 

@@ -45,7 +45,8 @@ struct Decisions {
 // What the router saw, for metrics; sums over this rank's tokens.
 struct RoutingStats {
   Tensor kept_PE;         // i32: rows that each expert took of each part
-  Tensor balance_1;       // f32: this rank's share of the balance loss, coefficient left out
+  Tensor balance_1;       // f32: this rank's share of the balance loss, coefficient left out; 1 in all when
+                          // uniform, or K where all choices count (BalanceCounts::all)
   Tensor z_1;             // f32: likewise of the z-loss
   Tensor balance_term_1;  // f32: this rank's share of all losses but z's, with their coefficients
   Tensor entropy_1;       // f32: of p, nats, summed over tokens
@@ -68,7 +69,7 @@ struct Routing {
   // The rows that each expert owns of a part, taken or not; 0 where it has just those that it took, so that their
   // numbers must be read.
   std::int64_t rows_each = 0;
-  Variable loss_1;  // f32: balance and z-loss with their coefficients
+  Variable loss_1;  // f32: all losses of the router (router_losses.h), with their coefficients
   RoutingStats stats;
 };
 
