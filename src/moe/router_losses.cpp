@@ -35,15 +35,18 @@ Variable by_device(const Scores& scores, const Tensor& expert_AK, const MoeConfi
   const std::int64_t D = router.expert_groups, members = config.experts / D;
   const Tensor f_GE = choice_shares(expert_AK, router.top_k, config.experts, scope, so_far.all);
   const Tensor m_GD = meeting_shares(expert_AK, D, config.experts, scope, so_far.met);
-  const Device device = f_GE.device();
-  const auto of_choices =
-      static_cast<float>(router.device_loss * static_cast<double>(D) / static_cast<double>(router.top_k));
-  const auto of_meetings =
-      static_cast<float>(router.communication_loss * static_cast<double>(D) / static_cast<double>(router.groups_met));
-  const Kernels& k = kernels(device);
+  if (!so_far.of_choices_EE) {
+    const auto of_choices =
+        static_cast<float>(router.device_loss * static_cast<double>(D) / static_cast<double>(router.top_k));
+    const auto of_meetings =
+        static_cast<float>(router.communication_loss * static_cast<double>(D) / static_cast<double>(router.groups_met));
+    so_far.of_choices_EE = same_group(D, members, members, of_choices, f_GE.device());
+    so_far.of_meetings_DE = same_group(D, 1, members, of_meetings, f_GE.device());
+  }
+  const Kernels& k = kernels(f_GE.device());
   Tensor F_GE = empty_like(f_GE);
-  k.matmul(F_GE, f_GE, same_group(D, members, members, of_choices, device), Trans::no, Trans::no, Into::overwrite);
-  k.matmul(F_GE, m_GD, same_group(D, 1, members, of_meetings, device), Trans::no, Trans::no, Into::accumulate);
+  k.matmul(F_GE, f_GE, so_far.of_choices_EE, Trans::no, Trans::no, Into::overwrite);
+  k.matmul(F_GE, m_GD, so_far.of_meetings_DE, Trans::no, Trans::no, Into::accumulate);
   return balance_loss(scores.share_TE, F_GE, scope.pass.share * scope.pass.balance_scale);
 }
 

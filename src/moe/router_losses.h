@@ -23,9 +23,11 @@ struct RouterLosses {
   Tensor balance_1, z_1;  // this rank's shares, coefficients left out
 };
 
-// What the micro-batches of a step so far came to, where the scope is the global batch.
+// What a router keeps between passes for its losses: what the micro-batches of a step so far came to, where the scope
+// is the global batch, and the factors of the losses over groups of experts, made once.
 struct StepShares {
   StepLoad counted, all, met;
+  Tensor of_choices_EE, of_meetings_DE;
 };
 
 // expert_AK: the choices of all tokens of the scope's routing groups.
