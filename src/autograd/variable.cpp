@@ -20,22 +20,22 @@ struct Variable::Node {
   const char* op = "leaf";
   const char* scope = "";
   std::int64_t number = 0;  // among what its thread recorded
-  Tensor value;
+  Shape shape;              // of the value and of the gradient
   Tensor grad;
   Tensor second_grad;  // of an op with two results: the second's gradient, left here, where the first's is
-  Weight weight;
   bool requires_grad = false;
-  bool spent = false;  // backward went through here and let go of the inputs
-  std::vector<Variable> inputs;
+  bool spent = false;                         // backward went through here and let go of the inputs
+  std::vector<std::shared_ptr<Node>> inputs;  // null where an op was given no Variable
   Backward backward;
-  std::function<void(Variable&)> hook;
-  std::function<void()> arrival;  // of the value, where nobody has waited for it
+  std::function<void()> hook;
+
+  void accumulate(Tensor contribution);
 
   // Takes a dying chain apart link by link; the default would recurse once per link.
   ~Node() {
-    std::vector<Variable> dying = std::move(inputs);
+    std::vector<std::shared_ptr<Node>> dying = std::move(inputs);
     while (!dying.empty()) {
-      const std::shared_ptr<Node> node = std::move(dying.back().node_);
+      const std::shared_ptr<Node> node = std::move(dying.back());
       dying.pop_back();
       if (node && node.use_count() == 1) {
         node->backward = {};
@@ -46,72 +46,83 @@ struct Variable::Node {
   }
 };
 
-Variable::Variable(Tensor value, bool requires_grad) : node_(std::make_shared<Node>()) {
-  node_->value = std::move(value);
-  node_->requires_grad = requires_grad;
+struct Variable::Held {
+  Tensor value;
+  Weight weight;
+  std::function<void()> arrival;  // of the value, where nobody has waited for it
+  std::shared_ptr<Node> node;
+};
+
+Variable::Variable(Tensor value, bool requires_grad) : held_(std::make_shared<Held>()) {
+  held_->node = std::make_shared<Node>();
+  held_->node->shape = value.shape();
+  held_->node->requires_grad = requires_grad;
+  held_->value = std::move(value);
 }
 
 const Tensor& Variable::value() const {
   settle();
-  return node_->value;
+  return held_->value;
 }
 Tensor& Variable::value() {
   settle();
-  return node_->value;
+  return held_->value;
 }
-const Tensor& Variable::grad() const { return node_->grad; }
-Tensor& Variable::grad() { return node_->grad; }
-bool Variable::requires_grad() const { return node_ && node_->requires_grad; }
-void Variable::zero_grad() { node_->grad = {}; }
-void Variable::on_grad(std::function<void(Variable&)> hook) { node_->hook = std::move(hook); }
+const Tensor& Variable::grad() const { return held_->node->grad; }
+Tensor& Variable::grad() { return held_->node->grad; }
+bool Variable::requires_grad() const { return held_ && held_->node->requires_grad; }
+void Variable::zero_grad() { held_->node->grad = {}; }
+void Variable::on_grad(std::function<void()> hook) { held_->node->hook = std::move(hook); }
+void Variable::accumulate(Tensor grad) { held_->node->accumulate(std::move(grad)); }
 
-void Variable::accumulate(Tensor grad) {
-  SY_CHECK(grad.shape() == shape(), node_->op, ": gradient is ", grad.shape(), ", value is ", shape());
-  Tensor& sum = node_->grad;
-  if (!sum) {
-    sum = std::move(grad);
+void Variable::Node::accumulate(Tensor contribution) {
+  SY_CHECK(contribution.shape() == shape, op, ": gradient is ", contribution.shape(), ", value is ", shape);
+  if (!grad) {
+    grad = std::move(contribution);
     return;
   }
-  if (!sum.sole_owner()) {
-    const Tensor shared = sum;
-    sum = empty_like(shared);
-    kernels(device()).copy(sum, shared);
+  const Kernels& k = kernels(contribution.device());
+  if (!grad.sole_owner()) {
+    const Tensor shared = grad;
+    grad = empty_like(shared);
+    k.copy(grad, shared);
   }
-  kernels(device()).add(sum, grad);
+  k.add(grad, contribution);
 }
 
 const Weight& Variable::weight(DType dtype) const {
   settle();
-  Weight& weight = node_->weight;
+  Weight& weight = held_->weight;
   // An f32 weight is the value itself, which a test may have replaced since.
-  if (!weight || weight.dtype != dtype || dtype == DType::f32) weight = make_weight(node_->value, dtype);
+  if (!weight || weight.dtype != dtype || dtype == DType::f32) weight = make_weight(held_->value, dtype);
   return weight;
 }
 
-Weight* Variable::compute_copy() const { return node_->weight ? &node_->weight : nullptr; }
+Weight* Variable::compute_copy() const { return held_->weight ? &held_->weight : nullptr; }
 
 void Variable::refresh_weight() {
   settle();
-  if (node_->weight) refresh(node_->weight, node_->value);
+  if (held_->weight) refresh(held_->weight, held_->value);
 }
 
-void Variable::arrives(std::function<void()> wait) { node_->arrival = std::move(wait); }
+void Variable::arrives(std::function<void()> wait) { held_->arrival = std::move(wait); }
 
 void Variable::settle() const {
-  if (!node_->arrival) return;
-  std::exchange(node_->arrival, {})();
-  if (node_->weight) refresh(node_->weight, node_->value);
+  if (!held_->arrival) return;
+  std::exchange(held_->arrival, {})();
+  if (held_->weight) refresh(held_->weight, held_->value);
 }
 
 Variable record(const char* op, Tensor value, std::vector<Variable> inputs, Backward backward) {
   Variable out(std::move(value));
   if (recording && std::ranges::any_of(inputs, &Variable::requires_grad)) {
-    out.node_->op = op;
-    out.node_->scope = scope;
-    out.node_->number = ++recorded;
-    out.node_->requires_grad = true;
-    out.node_->inputs = std::move(inputs);
-    out.node_->backward = std::move(backward);
+    Variable::Node& node = *out.held_->node;
+    node.op = op;
+    node.scope = scope;
+    node.number = ++recorded;
+    node.requires_grad = true;
+    for (const Variable& input : inputs) node.inputs.push_back(input ? input.held_->node : nullptr);
+    node.backward = std::move(backward);
   }
   return out;
 }
@@ -120,7 +131,7 @@ Variable record(const char* op, Tensor value, std::vector<Variable> inputs, Back
 std::pair<Variable, Variable> record(const char* op, Tensor first, Tensor second, std::vector<Variable> inputs,
                                      BackwardOfTwo backward) {
   Variable below = record(op, std::move(first), std::move(inputs), {});
-  Variable::Node* const node = below.node_.get();
+  Variable::Node* const node = below.held_->node.get();
   if (node->requires_grad)
     node->backward = [node, backward = std::move(backward)](const Tensor& dfirst) {
       return backward(dfirst, node->second_grad);
@@ -133,22 +144,22 @@ std::pair<Variable, Variable> record(const char* op, Tensor first, Tensor second
 }
 
 void Variable::backward(const Tensor& dy) {
-  std::vector<Variable> order{*this};
+  std::vector<std::shared_ptr<Node>> order{held_->node};
   std::unordered_map<Node*, int> uses;  // of each node that needs a gradient, by nodes of this graph
   for (std::size_t i = 0; i < order.size(); ++i) {
-    const Node& node = *order[i].node_;
+    const Node& node = *order[i];
     SY_CHECK(!node.spent, node.op, ": an earlier backward() has used this part of the graph up");
-    for (const Variable& input : node.inputs)
-      if (input.requires_grad() && uses[input.node_.get()]++ == 0) order.push_back(input);
+    for (const std::shared_ptr<Node>& input : node.inputs)
+      if (input && input->requires_grad && uses[input.get()]++ == 0) order.push_back(input);
   }
-  std::ranges::stable_sort(order, {}, [](const Variable& v) { return v.node_->number; });
+  std::ranges::stable_sort(order, {}, &Node::number);
 
   accumulate(dy);
-  if (node_->inputs.empty() && node_->hook) node_->hook(*this);
+  if (const Node& top = *held_->node; top.inputs.empty() && top.hook) top.hook();
   while (!order.empty()) {
-    const Variable variable = std::move(order.back());
+    const std::shared_ptr<Node> taken = std::move(order.back());
     order.pop_back();
-    Node& node = *variable.node_;
+    Node& node = *taken;
     if (node.inputs.empty()) continue;  // a leaf keeps its gradient
     Grads grads;
     if (node.grad || node.second_grad) {
@@ -161,12 +172,12 @@ void Variable::backward(const Tensor& dy) {
     node.second_grad = {};
     node.backward = {};
     node.spent = true;
-    const std::vector<Variable> inputs = std::exchange(node.inputs, {});
+    const std::vector<std::shared_ptr<Node>> inputs = std::exchange(node.inputs, {});
     for (std::size_t i = 0; i < inputs.size(); ++i) {
-      Variable input = inputs[i];
-      if (!input.requires_grad()) continue;
+      if (!inputs[i] || !inputs[i]->requires_grad) continue;
+      Node& input = *inputs[i];
       if (i < grads.size() && grads[i]) input.accumulate(std::move(grads[i]));
-      if (--uses[input.node_.get()] == 0 && input.node_->hook && input.node_->grad) input.node_->hook(input);
+      if (--uses[&input] == 0 && input.hook && input.grad) input.hook();
     }
   }
 }

@@ -16,14 +16,14 @@ using Backward = std::function<Grads(const Tensor& dy)>;
 // Of an op with two results, once the gradients of both that will come have come: one that never came is empty.
 using BackwardOfTwo = std::function<Grads(const Tensor& dfirst, const Tensor& dsecond)>;
 
-// A tensor in the graph: its value, its gradient, and how to send the gradient on.
-// Copying a Variable copies a handle.
+// A tensor in the graph: its value, its gradient, and how to send the gradient on. Copying a Variable copies a handle.
+// The graph holds what ops made of it, never its value: that lives as long as a handle, or what a Backward captures.
 class Variable {
  public:
   Variable() = default;
   explicit Variable(Tensor value, bool requires_grad = false);
 
-  explicit operator bool() const { return node_ != nullptr; }
+  explicit operator bool() const { return held_ != nullptr; }
   const Tensor& value() const;
   Tensor& value();
   const Tensor& grad() const;  // empty until backward reached it
@@ -39,7 +39,7 @@ class Variable {
 
   // Called when backward() has added the last contribution to this leaf's gradient. One hook a leaf. A leaf that a
   // recomputed block and the graph outside it both use is announced once by each.
-  void on_grad(std::function<void(Variable&)> hook);
+  void on_grad(std::function<void()> hook);
 
   // The compute copy that products with rows of `dtype` read: made on the first call, and again only by
   // refresh_weight().
@@ -57,11 +57,12 @@ class Variable {
   void backward(const Tensor& dy);
 
  private:
-  struct Node;
+  struct Node;  // its place in the graph
+  struct Held;  // its value, and that place
   void settle() const;
   friend Variable record(const char*, Tensor, std::vector<Variable>, Backward);
   friend std::pair<Variable, Variable> record(const char*, Tensor, Tensor, std::vector<Variable>, BackwardOfTwo);
-  std::shared_ptr<Node> node_;
+  std::shared_ptr<Held> held_;
 };
 
 // Makes the result of an op. What `backward` captures is exactly what the op keeps alive.

@@ -59,7 +59,7 @@ class Trip {
 };
 
 Outbound::Outbound(const Variable& x_ND, std::vector<Exchange> parts, ProcessGroup& group)
-    : trip_(std::make_shared<Trip>(std::move(parts), group)) {
+    : trip_(std::make_shared<Trip>(std::move(parts), group)), to_arrive_(trip_->parts()) {
   SY_CHECK(x_ND.shape() == trip_->home_shape(x_ND.value()), "exchange: x is ", x_ND.shape(), ", its parts are ",
            trip_->home_shape(x_ND.value()));
   for (std::size_t part = 0; part < trip_->parts(); ++part) away_.push_back(trip_->leave_home(part, x_ND.value()));
@@ -73,7 +73,8 @@ Outbound::Outbound(const Variable& x_ND, std::vector<Exchange> parts, ProcessGro
 // One gradient of all parts, which comes with the first of them.
 Variable Outbound::arrive(std::size_t part) {
   trip_->await(part);
-  return record("arrive", std::exchange(away_[part], {}), {left_ND_}, [trip = trip_, part](const Tensor& dy) -> Grads {
+  const Variable left_ND = --to_arrive_ > 0 ? left_ND_ : std::exchange(left_ND_, {});
+  return record("arrive", std::exchange(away_[part], {}), {left_ND}, [trip = trip_, part](const Tensor& dy) -> Grads {
     const bool is_first = !trip->gradient_ND;
     if (is_first) trip->gradient_ND = Tensor::empty(trip->home_shape(dy), dy.dtype(), dy.device());
     trip->return_home(part, trip->gradient_ND, dy);

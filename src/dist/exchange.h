@@ -31,7 +31,8 @@ class Outbound {
 
  private:
   std::shared_ptr<Trip> trip_;
-  Variable left_ND_;
+  Variable left_ND_;  // until all parts have arrived
+  std::size_t to_arrive_;
   std::vector<Tensor> away_;  // by part, until it arrives
 };
 

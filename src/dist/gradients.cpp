@@ -38,7 +38,7 @@ void GradientBuckets::arm() {
   for (const Bucket& bucket : shards_.buckets())
     missing_.push_back(bucket.places.size() + (bucket.spans_stages ? 1 : 0));  // what spans stages awaits finish()
   for (std::size_t p = 0; p < shards_.whole().size(); ++p)
-    shards_.whole()[p].variable.on_grad([this, p](Variable&) { complete(p); });
+    shards_.whole()[p].variable.on_grad([this, p] { complete(p); });
 }
 
 void GradientBuckets::disarm() {

@@ -37,57 +37,58 @@ struct Widths {
   Tensors tensors() const { return Tensors(row_size); }
 };
 
-// Projections of the normed rows, as they are, and gathered, normed or rotated; attention of them with its
-// log-sum-exps; and back.
+// The normed rows gathered; their projections before the norm of queries and keys and after it; attention of these with
+// its log-sum-exps.
 std::int64_t attention(const Config& c, const Widths& w, const PlannedRows& rows) {
   const ModelConfig& m = c.model;
-  const std::int64_t q = m.n_heads * m.head_dim / w.tp, kv = m.n_kv_heads * m.head_dim / w.tp, heads = m.n_heads / w.tp,
+  const std::int64_t q = m.n_heads * m.head_dim / w.tp, heads = m.n_heads / w.tp,
                      keys = std::max<std::int64_t>(1, m.n_kv_heads / w.tp);
-  const std::int64_t made_of_them = (m.n_kv_heads < w.tp) + (m.qk_norm || m.positions == Positions::rope);
   Tensors t = w.tensors();
-  t.rows(rows.all, q + 2 * kv).rows(rows.all, q + 2 * keys * m.head_dim, made_of_them).rows(rows.all, q);
+  t.rows(w.tp > 1 ? rows.all : 0, w.d).rows(rows.all, q + 2 * keys * m.head_dim, m.qk_norm ? 2 : 1).rows(rows.all, q);
   t.floats(rows.all, heads).floats(m.qk_norm ? rows.all * (heads + keys) : 0);
-  if (w.tp > 1) t.rows(rows.all, w.d, 2);  // gathered, and the parts of the sum
   return t;
 }
 
 BlockActivations dense_block(const Config& c, const Widths& w, const PlannedRows& rows) {
   BlockActivations b;
   const std::int64_t f = c.model.d_ff / w.tp, up = up_projection(c.model.activation, f).rows;
-  b.ffn = w.tensors().rows(rows.all, up).rows(rows.all, f).rows(w.tp > 1 ? rows.all : 0, w.d, 2);
-  b.passing = w.tensors().rows(rows.all, up).rows(rows.all, f);
+  b.ffn = w.tensors().rows(w.tp > 1 ? rows.all : 0, w.d).rows(rows.all, up).rows(rows.all, f);
+  b.passing = w.tensors().rows(rows.all, up).rows(rows.own, w.d);
   return b;
 }
 
-// Probabilities and choices; rows in the order of experts, as they leave, arrive and lie in the experts' order; hidden
-// rows; and the way back.
+// Probabilities and choices; the rows that arrived, in the experts' order; hidden rows; and what came back.
 BlockActivations moe_block(const Config& c, const Widths& w, const PlannedRows& rows) {
   const std::int64_t experts = c.moe.experts,
                      k = c.moe.router.choice == Choosing::experts ? experts : c.moe.router.top_k,
                      parts = c.parallel.expert_tensor, f = c.moe.d_ff / parts,
                      copied = parts > 1 ? rows.sent * parts : 0;
   const auto up = [&](std::int64_t width) { return up_projection(c.moe.activation.value(), width).rows; };
-  const bool permutes = c.parallel.expert > 1 && experts / c.parallel.expert > 1;
-  const std::int64_t permuted = permutes || parts > 1 ? rows.received : 0;
   BlockActivations b;
-  Tensors back = w.tensors();
-  back.rows(rows.received, w.d).rows(permuted, w.d).rows(parts > 1 ? copied : rows.sent, w.d);
-  back.rows(parts > 1 ? rows.sent : 0, w.d);
+  const std::int64_t back = w.tensors().rows(rows.sent, w.d);
   Tensors t = w.tensors();
-  t.floats(rows.own, experts, 2).floats(rows.own, k, rows.cuts_groups ? 2 : 3).floats(rows.sent).floats(rows.own);
-  if (rows.cuts_groups) t.floats(rows.all, k, 2);
-  t.rows(rows.sent, w.d).rows(copied, w.d).floats(copied, 1, 2).rows(rows.received, w.d).rows(permuted, w.d);
-  t.rows(rows.received, up(f)).rows(rows.received, f, c.moe.expert_dropout > 0 ? 2 : 1);
+  t.floats(rows.own, experts).floats(rows.own, k, rows.cuts_groups ? 2 : 3).floats(rows.own);
+  if (rows.cuts_groups) t.floats(rows.all, k);
+  t.floats(copied, 1, 2).rows(rows.received, w.d).rows(rows.received, up(f)).rows(rows.received, f);
   if (const std::int64_t shared = c.moe.shared_experts * c.moe.d_ff / w.tp; shared > 0)
-    t.rows(rows.all, up(shared)).rows(rows.all, shared).rows(w.tp > 1 ? rows.all : 0, w.d, 2).rows(rows.own, w.d, 2);
+    t.rows(w.tp > 1 ? rows.all : 0, w.d).rows(rows.all, up(shared)).rows(rows.all, shared);
   b.ffn = t + back;
-  b.passing = w.tensors().rows(rows.received, up(f)).rows(rows.received, f).rows(rows.own, w.d) - back;
+  // Back through the second product everything is there still; through the activation, what only that product read is
+  // not. Where the piece runs again, forward has the rows on their way home.
+  const std::int64_t own = w.tensors().rows(rows.own, w.d),
+                     second = w.tensors().rows(rows.received, f).rows(rows.received, w.d),
+                     first = w.tensors().rows(rows.received, up(f)),
+                     home = w.tensors().rows(rows.received, w.d).rows(parts > 1 ? copied : rows.sent, w.d);
+  b.passing = std::max(std::max(first, second) + own, home) - back;
   return b;
 }
 
-std::int64_t stream(const Widths& w, const PlannedRows& rows) {
-  // twice a sum, its norm with a number each row, and what the piece behind it gives
-  return w.tensors().rows(rows.own, w.d, 6).floats(rows.own, 1, 2);
+// Twice a sum and its norm, with a number each row. Where the norm's rows are gathered, they themselves are kept only
+// for what reads them beside that: a router, or a piece that runs again from them.
+std::int64_t stream(const Config& c, bool is_moe, const Widths& w, const PlannedRows& rows) {
+  const bool keeps_first = w.tp == 1 || c.train.recompute == Recompute::attention,
+             keeps_second = w.tp == 1 || is_moe || c.train.recompute == Recompute::ffn;
+  return w.tensors().rows(rows.own, w.d, 2 + keeps_first + keeps_second).floats(rows.own, 1, 2);
 }
 
 // The final norm, the gradient of its rows, and the logits of a chunk (autograd/head.cpp) with their gradient.
@@ -125,9 +126,10 @@ ActivationPlan plan_activations(const Config& c, const Stage& stage, const Assum
   const Widths w(c);
   ActivationPlan plan{.dense = dense_block(c, w, rows), .recompute = c.train.recompute};
   if (c.moe.experts > 0) plan.moe = moe_block(c, w, rows);
-  for (BlockActivations* b : {&plan.dense, &plan.moe}) {
-    b->stream = stream(w, rows);
-    b->attention = attention(c, w, rows);
+  for (const bool is_moe : {false, true}) {
+    BlockActivations& b = is_moe ? plan.moe : plan.dense;
+    b.stream = stream(c, is_moe, w, rows);
+    b.attention = attention(c, w, rows);
   }
   plan.row = w.tensors().rows(rows.own, w.d);
   const bool is_first = stage.begin == 0, is_last = stage.end == c.model.n_layers;

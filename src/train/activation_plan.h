@@ -5,12 +5,12 @@
 
 namespace switchyard {
 
-// Bytes of activations of a block's micro-batch on a rank, as the allocator counts them: every tensor that the graph
-// has, for each op keeps its result until backward has passed it. By piece: the residual stream with its norms, which
-// recomputation of a piece leaves, attention, and the feed-forward layer.
+// Bytes of activations of a block's micro-batch on a rank, as the allocator counts them: what its ops keep for backward
+// (src/autograd). By piece: the residual stream with its norms, which recomputation of a piece leaves, attention, and
+// the feed-forward layer.
 struct BlockActivations {
   std::int64_t stream = 0, attention = 0, ffn = 0;
-  // More than the block's at the worst moment of its backward pass: the gradients of the hidden rows.
+  // More than the block's at the worst moment of its backward pass: the gradients of hidden rows and of the stream.
   std::int64_t passing = 0;
 
   std::int64_t all() const { return stream + attention + ffn; }

@@ -109,7 +109,7 @@ TEST(Backward, GoesThroughOpsInTheReverseOfTheirOrder) {
 TEST(Backward, ABranchWithoutGradientHoldsNothingUp) {
   Variable x = leaf(1);
   int hooks = 0;
-  x.on_grad([&](Variable&) { ++hooks; });
+  x.on_grad([&] { ++hooks; });
   const Variable silent =
       record("silent", floats({1}, {0}), {scaled(x, 2)}, [](const Tensor&) -> Grads { return {{}}; });
   add(silent, x).backward(floats({1}, {1}));
@@ -151,7 +151,7 @@ TEST(Backward, OfTwoResultsRunsOnceWithBothGradients) {
   std::vector<std::pair<float, float>> seen;
   Variable x = leaf(1);
   int hooks = 0;
-  x.on_grad([&](Variable&) { ++hooks; });
+  x.on_grad([&] { ++hooks; });
   const auto [first, second] = two(x, seen);
   add(add(scaled(first, 5), scaled(second, 7)), scaled(first, 11)).backward(floats({1}, {1}));
   EXPECT_EQ(seen, (std::vector<std::pair<float, float>>{{16, 7}}));
@@ -185,11 +185,28 @@ TEST(Backward, LetsGoOfWhatWasSaved) {
   EXPECT_TRUE(kept.sole_owner());
 }
 
+// Whoever wants a value in backward captures it.
+TEST(Backward, TheGraphKeepsNoValueOfItsOwn) {
+  const Tensor between = floats({1}, {2}), two_of_them = floats({1}, {0});
+  Variable x = leaf(1), y;
+  {
+    const Variable middle = record("middle", between, {x}, [](const Tensor& dy) -> Grads { return {dy}; });
+    const auto [first, second] = record("two", two_of_them, two_of_them, {middle},
+                                        [](const Tensor& dfirst, const Tensor&) -> Grads { return {dfirst}; });
+    y = add(first, second);
+    EXPECT_FALSE(between.sole_owner());
+  }
+  EXPECT_TRUE(between.sole_owner());
+  EXPECT_TRUE(two_of_them.sole_owner());
+  y.backward(floats({1}, {3}));
+  EXPECT_EQ(value_of(x.grad()), 3);
+}
+
 TEST(Backward, HooksFireOnceAfterTheLastContribution) {
   Variable a = leaf(1), b = leaf(1);
   std::vector<std::pair<char, float>> seen;
-  a.on_grad([&](Variable& v) { seen.emplace_back('a', value_of(v.grad())); });
-  b.on_grad([&](Variable& v) { seen.emplace_back('b', value_of(v.grad())); });
+  a.on_grad([&] { seen.emplace_back('a', value_of(a.grad())); });
+  b.on_grad([&] { seen.emplace_back('b', value_of(b.grad())); });
   Variable first = add(scaled(a, 2), a);  // a twice near the leaves, and once more at the top
   Variable y = add(add(first, scaled(b, 3)), scaled(a, 10));
   y.backward(floats({1}, {1}));
@@ -200,9 +217,9 @@ TEST(Backward, HooksFireOnceAfterTheLastContribution) {
 TEST(Backward, HooksFireForALeafUsedTwiceByOneNode) {
   Variable a = leaf(1);
   int hooks = 0;
-  a.on_grad([&](Variable& v) {
+  a.on_grad([&] {
     ++hooks;
-    EXPECT_EQ(value_of(v.grad()), 2);
+    EXPECT_EQ(value_of(a.grad()), 2);
   });
   add(a, a).backward(floats({1}, {1}));
   EXPECT_EQ(hooks, 1);
@@ -211,7 +228,7 @@ TEST(Backward, HooksFireForALeafUsedTwiceByOneNode) {
 TEST(Backward, FromALeafItselfFiresItsHook) {
   Variable a = leaf(1);
   int hooks = 0;
-  a.on_grad([&](Variable&) { ++hooks; });
+  a.on_grad([&] { ++hooks; });
   a.backward(floats({1}, {4}));
   EXPECT_EQ(hooks, 1);
   EXPECT_EQ(value_of(a.grad()), 4);

@@ -18,7 +18,7 @@ std::string order_of(std::int64_t micro_batches, ProcessGroup& world) {
   Transformer model(small.model, small.moe, DType::f32, 7, Device{}, mesh,
                     cut_into_stages(small.model, small.moe, SmallModel::kSeq, mesh.stages()));
   std::string order;
-  model.parameters()[0].variable.on_grad([&](Variable&) { order += 'B'; });
+  model.parameters()[0].variable.on_grad([&] { order += 'B'; });
   const auto batch = [&](std::int64_t) -> MicroBatch {
     const Tensor token_T = test::ints({4}, {1, 2, 3, 4});
     return {token_T, token_T, {.batch = 1, .seq = 4, .share = 0.1f, .capacity = Capacity::unlimited}};
