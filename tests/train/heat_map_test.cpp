@@ -2,16 +2,19 @@
 
 #include <gtest/gtest.h>
 
-#include <regex>
+#include <string>
 
 namespace switchyard {
 namespace {
 
 // The x where a label ends whose end was placed.
 double end_of(const std::string& svg, const std::string& name) {
-  std::smatch found;
-  const std::regex pattern("<text x=\"([0-9.]+)\"[^>]*text-anchor=\"end\"[^>]*>" + name);
-  return std::regex_search(svg, found, pattern) ? std::stod(found[1]) : -1;
+  const std::size_t label = svg.find('>' + name);
+  if (label == std::string::npos) return -1;
+  const std::string begin = "<text x=\"";
+  const std::size_t tag = svg.rfind(begin, label);
+  const bool is_end = svg.substr(tag, label - tag).find("text-anchor=\"end\"") != std::string::npos;
+  return is_end ? std::stod(svg.substr(tag + begin.size())) : -1;
 }
 
 TEST(HeatMap, LongNamesOfRowsHaveRoom) {
